@@ -1,0 +1,182 @@
+"""The notebooks as steps of a run: which figures each makes, when it is out of date, how it is executed."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import re
+import resource
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+
+from lib import config
+
+FOLDER = config.ROOT / "notebooks"
+FIGURE_ID = re.compile(r"^[ab]-(fig|table)[\w-]*$")
+
+
+def names() -> list[str]:
+    """Names of all notebooks, in order."""
+    return sorted(p.stem for p in FOLDER.glob("[0-9][0-9]_*.ipynb"))
+
+
+def read(name: str) -> nbformat.NotebookNode:
+    """The notebook `name` as committed."""
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def figure_ids(name: str) -> list[str]:
+    """Ids of the figures and tables that a notebook makes: the tags of their cells."""
+    tags = (tag for cell in read(name).cells for tag in cell.metadata.get("tags", []))
+    return [tag for tag in tags if FIGURE_ID.match(tag)]
+
+
+def output_path(run: config.Profile, figure_id: str) -> Path:
+    """The file that stands for a figure (.png) or a table (.csv)."""
+    is_table = figure_id[2:].startswith("table")
+    return run.figures / "tables" / f"{figure_id}.csv" if is_table else run.figures / f"{figure_id}.png"
+
+
+def executed_path(run: config.Profile, name: str) -> Path:
+    """The executed copy of a notebook."""
+    return run.figures / "notebooks" / f"{name}.ipynb"
+
+
+def _module_file(module: str) -> Path | None:
+    path = config.ROOT / Path(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imports(source: str) -> set[str]:
+    """Names of lib's modules that Python source imports."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {m for m in found if m.split(".")[0] == "lib" and _module_file(m)}
+
+
+def code_digest(source: str) -> str:
+    """Digest of Python source and of all of lib that it uses, directly or not; comments do not count."""
+    waiting, seen = {""}, {"": source}
+    while waiting:
+        for module in _imports(seen[waiting.pop()]) - seen.keys():
+            seen[module] = _module_file(module).read_text()
+            waiting.add(module)
+    trees = (module + ast.dump(ast.parse(text)) for module, text in sorted(seen.items()))
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
+
+
+def code(name: str) -> str:
+    """All code of a notebook."""
+    return "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "code")
+
+
+def start(profile: str, data_dir: str | None = None, seed: int | None = None) -> config.Profile:
+    """Begin a notebook: load its profile, fix the number of threads, set the style of all figures."""
+    import threadpoolctl
+    import torch
+
+    from lib import plots
+
+    run = config.load(profile, data_dir, seed)
+    # The order of a floating-point sum depends on the number of threads: fixed, so that tables repeat.
+    threadpoolctl.threadpool_limits(run.threads)
+    torch.set_num_threads(run.threads)
+    plots.use_style(run)
+    return run
+
+
+def checkpoint_dir(run: config.Profile, module: str) -> Path:
+    """Where a model's training leaves its checkpoints: another folder whenever the model's code changes."""
+    return run.processed / "checkpoints" / f"{module.rpartition('.')[2]}-{code_digest(f'import {module}')}"
+
+
+@contextmanager
+def _forward_progress(path: Path):
+    """Copy what a kernel writes to its progress file to this process' stderr, until the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    done = threading.Event()
+
+    def follow():
+        with path.open("rb") as progress:
+            while True:
+                last = done.wait(0.5)
+                if text := progress.read():
+                    sys.stderr.buffer.write(text)
+                    sys.stderr.flush()
+                if last:
+                    return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        path.unlink()
+
+
+def say(text: str) -> None:
+    """Print a line with the time of day."""
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
+
+
+def _failure(error: Exception, name: str, executed: Path) -> str:
+    cell = getattr(error, "exec_count", None) or "?"
+    reason = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}"
+    reason = reason.splitlines()[0]
+    shown = os.path.relpath(executed, config.ROOT)
+    return f"{name}  FAILED in cell [{cell}]: {reason}\n          open the executed copy: {shown}"
+
+
+def execute(name: str, profile: str, data_dir: str | None, seed: int | None) -> bool:
+    """Run a notebook headlessly by papermill into figures/<profile>/notebooks; say how it went, in a line.
+
+    The executed copy takes its place only when the notebook ran to its end; a failed one is left beside it as
+    `<name>.failed.ipynb`. Returns whether it ran to its end.
+    """
+    import papermill
+
+    run = config.load(profile, data_dir, seed)
+    executed = executed_path(run, name)
+    failed = executed.with_name(f"{name}.failed.ipynb")
+    progress = run.processed / f"{name}.progress"
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    os.environ["RNATLAS_PROGRESS"] = str(progress)
+    say(f"{name}  started")
+    began = time.monotonic()
+    try:
+        with _forward_progress(progress):
+            papermill.execute_notebook(
+                str(FOLDER / f"{name}.ipynb"),
+                str(failed),
+                parameters={"profile": str(profile), "data_dir": data_dir, "seed": seed},
+                kernel_name="python3",
+                cwd=str(config.ROOT),
+                progress_bar=False,
+                extra_arguments=["--log-level=CRITICAL"],
+            )
+    except (
+        Exception
+    ) as error:  # papermill's own, the kernel's death, or a missing kernel: all are this step's failure
+        say(_failure(error, name, failed))
+        return False
+    os.replace(failed, executed)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    made = " ".join(figure_ids(name)) or "no figures"
+    say(f"{name}  {time.monotonic() - began:.0f} s, {peak:.1f} GB peak: {made}")
+    return True

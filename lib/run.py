@@ -1,0 +1,273 @@
+"""What ./run_all.sh does: parse the command line, hand over to Snakemake, say what was built."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import difflib
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+from lib import config, notebooks
+
+SNAKEFILE = "notebooks/Snakefile"
+USAGE = """./run_all.sh [OPTIONS] [ID ...]
+       every figure and table, or just these (a-fig2c, b-table2, or a group: a-fig2) and what they need
+       ./run_all.sh test [PYTEST ARGS]    the linter, the tests, every notebook on the smoke profile
+       ./run_all.sh lab                   JupyterLab on notebooks/
+       ./run_all.sh fetch --to DIR        download the public archives on a node with internet"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="./run_all.sh", usage=USAGE, add_help=True)
+    parser.add_argument(
+        "ids", nargs="*", metavar="ID", help="figures and tables to build; all when none is named"
+    )
+    parser.add_argument(
+        "--profile", default="demo", help="name in profiles/ or path of an own .yaml (default: demo)"
+    )
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder of your files (profiles like mini) or of fetched archives"
+    )
+    parser.add_argument(
+        "--seed", type=int, help="another seed than the profile's; results go to folders of their own"
+    )
+    parser.add_argument(
+        "--cores", type=int, default=os.cpu_count(), help="notebooks to run side by side at most"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="every figure and table: id, paper, notebook, state"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="what would run, with minutes, memory, disk, download"
+    )
+    parser.add_argument("--venv", metavar="PATH", help="use this environment instead of making .venv")
+    return parser
+
+
+class RunError(Exception):
+    """A reason to stop that the user can act on; shown as one line."""
+
+
+def _catalogue() -> dict[str, str]:
+    """Every figure and table id, with the notebook that makes it."""
+    return {i: name for name in notebooks.names() for i in notebooks.figure_ids(name)}
+
+
+def _select(wanted: list[str]) -> list[str]:
+    """Ids that were asked for; a group such as a-fig2 stands for a-fig2a, a-fig2b, …"""
+    known = _catalogue()
+    chosen: list[str] = []
+    for word in wanted:
+        group = [i for i in known if i == word or (i.startswith(word) and i[len(word) :].isalpha())]
+        if not group:
+            near = difflib.get_close_matches(word, known, n=1, cutoff=0.3)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise RunError(f"{word}: found no such figure or table{hint}; --list shows all")
+        chosen += [i for i in group if i not in chosen]
+    return chosen or list(known)
+
+
+def _check_files(run: config.Profile) -> None:
+    """The user's files must be there before anything starts."""
+    if run.data.kind != "files":
+        return
+    for role in ("alignment", "tissue", "cohort"):
+        path = run.raw / getattr(run.data, role).file
+        if not path.is_file():
+            raise RunError(
+                f"{path}: no such file; profile {run.name} expects it in --data DIR as the {role} data"
+            )
+
+
+def _snakemake(
+    args: argparse.Namespace, run: config.Profile, targets: list[str], *extra: str, **popen
+) -> subprocess.CompletedProcess:
+    settings = [f"profile={_absolute(args.profile)}"]
+    settings += [f"data_dir={run.data_dir}"] if run.data_dir else []
+    settings += [f"seed={args.seed}"] if args.seed is not None else []
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        *targets,
+        "--snakefile",
+        SNAKEFILE,
+        "--nolock",
+        "--rerun-incomplete",
+    ]
+    command += ["--cores", str(args.cores), "--keep-going", *extra, "--config", *settings]
+    return subprocess.run(command, cwd=config.ROOT, **popen)
+
+
+def _absolute(profile: str) -> str:
+    return str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile
+
+
+def _plan(args: argparse.Namespace, run: config.Profile, targets: list[str]) -> Counter:
+    """Steps that are out of date and needed for the targets, and for how many seeds."""
+    done = _snakemake(args, run, targets, "--summary", capture_output=True, text=True)
+    if done.returncode:
+        raise RunError(f"snakemake could not plan the run: {' '.join(done.stderr.split()[-60:])}")
+    rows = csv.DictReader(done.stdout.splitlines(), delimiter="\t")
+    stale = {row["rule"] for row in rows if row["plan"] != "no update"}
+    return Counter(rule.rpartition("_")[0] for rule in stale)
+
+
+def _target(run: config.Profile, figure_id: str) -> str:
+    return os.path.relpath(notebooks.output_path(run, figure_id), config.ROOT)
+
+
+def list_figures(args: argparse.Namespace, run: config.Profile) -> int:
+    """Print every figure and table with its paper, notebook and state."""
+    stale = _plan(args, run, [_target(run, i) for i in _catalogue()])
+    print(f"{'id':<22}{'paper':<12}{'notebook':<16}state ({run.name})")
+    for figure_id, name in _catalogue().items():
+        path = notebooks.output_path(run, figure_id)
+        state = "not built" if not path.is_file() else "out of date" if name in stale else "up to date"
+        print(f"{figure_id:<22}{'RNAlign' if figure_id[0] == 'a' else 'tissue VAE':<12}{name:<16}{state}")
+    return 0
+
+
+def dry_run(args: argparse.Namespace, run: config.Profile, chosen: list[str]) -> int:
+    """Print the steps that would run and what they are estimated to cost."""
+    stale = _plan(args, run, [_target(run, i) for i in chosen])
+    if not stale:
+        print("everything is up to date")
+        return 0
+    columns = ("minutes", "memory_gb", "disk_gb", "download_gb")
+    print(f"{'step':<16}" + "".join(f"{c:>13}" for c in columns))
+    combine = {"minutes": sum, "memory_gb": max, "disk_gb": sum, "download_gb": sum}
+    steps = [step for step in ("archives", *notebooks.names()) for _ in range(stale[step])]
+    for step in [*steps, None]:
+        costs = [run.estimates[s] for s in ([step] if step else steps)]
+        figures = (combine[c](getattr(cost, c) for cost in costs) for c in columns)
+        print(f"{step or 'all':<16}" + "".join(f"{value:>13g}" for value in figures))
+    return 0
+
+
+@contextmanager
+def _only_run(run: config.Profile):
+    """One run of a profile at a time; the lock is the kernel's, so it never outlives a killed run."""
+    run.processed.mkdir(parents=True, exist_ok=True)
+    with open(run.processed / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"profile {run.name}: another run of it is under way") from None
+        yield
+
+
+def build(args: argparse.Namespace, run: config.Profile, chosen: list[str]) -> int:
+    """Build what is out of date, then say what stands where; non-zero unless all of it is there."""
+    began = time.time()
+    targets = [_target(run, i) for i in chosen]
+    with _only_run(run):
+        stale = _plan(args, run, targets)
+        still_stale: Counter = Counter()
+        if not stale:
+            print("everything is up to date")
+        else:
+            print(f"profile {run.name} ({run.title}); to run: {', '.join(sorted(stale))}", flush=True)
+            done = _snakemake(args, run, targets, "--quiet", "all")
+            if done.returncode:
+                still_stale = _plan(args, run, targets)
+    return _closing_table(run, chosen, began, still_stale)
+
+
+def _closing_table(run: config.Profile, chosen: list[str], began: float, still_stale: Counter) -> int:
+    """Print what stands where; the exit code."""
+    catalogue = _catalogue()
+    lost = []
+    for i in chosen:
+        path = notebooks.output_path(run, i)
+        if not path.is_file() or catalogue[i] in still_stale:
+            lost.append(i)
+        state = "missing" if not path.is_file() else "out of date" if i in lost else "up to date"
+        made = "built" if state == "up to date" and path.stat().st_mtime >= began else state
+        print(f"  {i:<22} {made:<12} {os.path.relpath(path, config.ROOT)}")
+    if lost:
+        print(f"not everything was made: {', '.join(lost)}", file=sys.stderr)
+        return 1
+    where = os.path.relpath(run.figures, config.ROOT)
+    print(f"{len(chosen)} figures and tables in {where}, {time.time() - began:.0f} s")
+    return 0
+
+
+def make_archives(run: config.Profile) -> None:
+    """The raw archives of a profile: drawn (demo) or downloaded (public)."""
+    if run.data.kind == "demo":
+        from lib import synthetic
+
+        synthetic.generate(run.raw, synthetic.SIZES[run.data.size], run.seed)
+    else:
+        from lib import sources
+
+        sources.fetch(sources.required(run), run.raw)
+    (run.raw / "archives.complete").write_text(f"profile {run.name}, seed {run.seed}\n")
+
+
+def lab() -> int:
+    """JupyterLab on notebooks/."""
+    return subprocess.call([sys.executable, "-m", "jupyterlab", str(notebooks.FOLDER)], cwd=config.ROOT)
+
+
+def test(arguments: list[str]) -> int:
+    """The linter, then pytest with the arguments given."""
+    lint = subprocess.call([sys.executable, "-m", "ruff", "check", "--quiet", "."], cwd=config.ROOT)
+    return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=config.ROOT) or lint
+
+
+def _internal(command: str, arguments: list[str]) -> int:
+    """The steps as Snakemake calls them: `archives` and `notebook NAME`."""
+    parser = argparse.ArgumentParser(prog=f"lib.run {command}")
+    if command == "notebook":
+        parser.add_argument("name")
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--data")
+    parser.add_argument("--seed", type=int)
+    args = parser.parse_args(arguments)
+    if command == "notebook":
+        return 0 if notebooks.execute(args.name, args.profile, args.data, args.seed) else 1
+    began = time.monotonic()
+    run = config.load(args.profile, args.data, args.seed)
+    make_archives(run)
+    notebooks.say(f"archives  {time.monotonic() - began:.0f} s: {os.path.relpath(run.raw, config.ROOT)}")
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Dispatch the command line; 0 only when everything asked for was made."""
+    command = arguments[0] if arguments else ""
+    if command in ("archives", "notebook"):
+        return _internal(command, arguments[1:])
+    if command == "test":
+        return test(arguments[1:])
+    if command == "lab":
+        return lab()
+    if command == "fetch":
+        from lib import sources
+
+        return sources.main(arguments[1:])
+    args = _parser().parse_args(arguments)
+    chosen = _select(args.ids)
+    run = config.load(args.profile, args.data and Path(args.data).resolve(), args.seed)
+    _check_files(run)
+    if args.list:
+        return list_figures(args, run)
+    if args.dry_run:
+        return dry_run(args, run, chosen)
+    return build(args, run, chosen)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (RunError, OSError, ValueError) as error:
+        sys.exit(f"run_all.sh: {error}")

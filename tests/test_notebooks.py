@@ -1,0 +1,159 @@
+"""The notebooks: their hygiene, and a headless run of all of them on the smoke profile."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lib import config, notebooks
+
+NAMES = notebooks.names()
+SKELETON = ["notebooks", "lib", "profiles", "data", "pyproject.toml", "run_all.sh"]
+
+
+def cells(name, kind):
+    return [c for c in notebooks.read(name).cells if c.cell_type == kind]
+
+
+def test_library_is_committed():
+    listed = subprocess.run(
+        ["git", "ls-files", "lib"], cwd=config.ROOT, capture_output=True, text=True, check=True
+    )
+    assert len(listed.stdout.split()) > 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_opens_with_a_title_and_has_one_parameters_cell(name):
+    first = notebooks.read(name).cells[0]
+    tagged = [c for c in cells(name, "code") if "parameters" in c.metadata.get("tags", [])]
+    assert first.cell_type == "markdown"
+    assert first.source.startswith("# ")
+    assert len(tagged) == 1
+    assert not any("injected-parameters" in c.metadata.get("tags", []) for c in cells(name, "code"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_clean(name):
+    counts = [c.execution_count for c in cells(name, "code")]
+    assert counts in ([None] * len(counts), list(range(1, len(counts) + 1)))
+    outputs = [o for c in cells(name, "code") for o in c.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_machine_path(name):
+    text = (notebooks.FOLDER / f"{name}.ipynb").read_text()
+    assert str(config.ROOT) not in text
+    assert not re.search(r"/(home|root|Users)/\w", text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_function_is_longer_than_a_screen(name):
+    assert max(len(c.source.splitlines()) for c in cells(name, "code")) <= 40
+
+
+def test_each_figure_is_saved_once_by_the_cell_tagged_with_its_id():
+    ids = [i for name in NAMES for i in notebooks.figure_ids(name)]
+    assert len(ids) == len(set(ids))
+    for name in NAMES:
+        for cell in cells(name, "code"):
+            for tag in filter(notebooks.FIGURE_ID.match, cell.metadata.get("tags", [])):
+                assert f'"{tag}"' in cell.source
+
+
+def run_smoke(root):
+    command = [str(root / "run_all.sh"), "--venv", sys.prefix, "--profile", "smoke"]
+    return subprocess.run(command, capture_output=True, text=True, cwd="/")
+
+
+@pytest.fixture(scope="session")
+def smoke():
+    done = run_smoke(config.ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return config.load("smoke")
+
+
+@pytest.mark.slow
+def test_every_figure_and_table_is_made(smoke):
+    for name in NAMES:
+        assert notebooks.executed_path(smoke, name).is_file()
+        for figure_id in notebooks.figure_ids(name):
+            assert notebooks.output_path(smoke, figure_id).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_executed_notebooks_are_clean(smoke):
+    for name in NAMES:
+        executed = notebooks.nbformat.read(notebooks.executed_path(smoke, name), as_version=4)
+        code = [c for c in executed.cells if c.cell_type == "code"]
+        assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
+        assert not [
+            o for c in code for o in c.outputs if o.output_type == "error" or o.get("name") == "stderr"
+        ]
+
+
+@pytest.mark.slow
+def test_no_table_holds_a_nan(smoke):
+    for table in (smoke.figures / "tables").glob("*.csv"):
+        assert "nan" not in re.split(r"[,\n]", table.read_text().lower()), table.name
+        assert ",," not in table.read_text(), table.name
+
+
+@pytest.mark.slow
+def test_second_run_has_nothing_to_do(smoke):
+    done = run_smoke(config.ROOT)
+    assert done.returncode == 0
+    assert "everything is up to date" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_fresh_copy_in_a_folder_with_a_space_makes_the_same_tables(smoke, tmp_path):
+    copy = tmp_path / "a copy"
+    copy.mkdir()
+    ignore = shutil.ignore_patterns("raw", "processed", "__pycache__", ".ipynb_checkpoints")
+    for item in SKELETON:
+        source = config.ROOT / item
+        if source.is_dir():
+            shutil.copytree(source, copy / item, ignore=ignore)
+        else:
+            shutil.copy2(source, copy / item)
+    done = run_smoke(copy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tables = sorted(p.name for p in (smoke.figures / "tables").iterdir())
+    assert tables
+    for table in tables:
+        made, again = (folder / "figures" / "smoke" / "tables" / table for folder in (config.ROOT, copy))
+        assert made.read_bytes() == again.read_bytes(), table
+
+
+def test_a_notebook_that_fails_names_cell_error_and_copy(tmp_path, monkeypatch, capfd):
+    source = notebooks.nbformat.v4.new_notebook(
+        cells=[
+            notebooks.nbformat.v4.new_code_cell(
+                "profile = data_dir = seed = None", metadata={"tags": ["parameters"]}
+            ),
+            notebooks.nbformat.v4.new_code_cell("raise ValueError('no such gene')"),
+        ]
+    )
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    notebooks.nbformat.write(source, folder / "99_broken.ipynb")
+    monkeypatch.setattr(notebooks, "FOLDER", folder)
+    monkeypatch.setattr(notebooks, "executed_path", lambda run, name: tmp_path / "executed" / f"{name}.ipynb")
+    monkeypatch.setitem(os.environ, "RNATLAS_PROGRESS", "")
+    assert not notebooks.execute("99_broken", "smoke", None, None)
+    said = capfd.readouterr().out
+    assert "FAILED in cell [3]: ValueError: no such gene" in said
+    assert (tmp_path / "executed" / "99_broken.failed.ipynb").is_file()
+    assert not (tmp_path / "executed" / "99_broken.ipynb").exists()
+
+
+def test_only_code_counts_for_what_is_out_of_date():
+    code = "from lib import config\nx = 1"
+    assert notebooks.code_digest(code) == notebooks.code_digest(code + "  # a comment")
+    assert notebooks.code_digest(code) != notebooks.code_digest(code + "\ny = 2")
+    assert Path(notebooks._module_file("lib.config")).name == "config.py"
