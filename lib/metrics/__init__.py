@@ -1,0 +1,1 @@
+"""Measures of alignment, mixing, classification and reconstruction; none of them knows a model."""

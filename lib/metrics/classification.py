@@ -1,0 +1,120 @@
+"""Scores of tissue calls, with intervals over samples, and the k-nearest-neighbour baseline."""
+
+import numpy as np
+import pandas as pd
+from sklearn.neighbors import KNeighborsClassifier
+
+from lib.metrics.bootstrap import Estimate, percentile_interval
+from lib.metrics.inputs import as_codes, as_matrix, as_neighbours
+
+
+def balanced_accuracy(y_true, y_pred, n_boot: int = 1000, seed: int = 0) -> Estimate:
+    """Mean recall over the classes present in `y_true`, with its interval over samples and n.
+
+    A resample's mean runs over the classes that it holds. Raises ValueError for missing labels.
+    """
+    return _estimate(y_true, [y_pred], lambda tables: _balanced_accuracy(tables[0]), n_boot, seed)
+
+
+def weighted_f1(y_true, y_pred, n_boot: int = 1000, seed: int = 0) -> Estimate:
+    """F1 per class weighted by the class's samples, with its interval over samples and n.
+
+    Raises ValueError for missing labels.
+    """
+    return _estimate(y_true, [y_pred], lambda tables: _weighted_f1(tables[0]), n_boot, seed)
+
+
+def paired_difference(y_true, pred_a, pred_b, score="balanced_accuracy", n_boot=1000, seed=0) -> Estimate:
+    """Score of `pred_a` minus score of `pred_b` on the same samples, both resampled together.
+
+    score: "balanced_accuracy" or "weighted_f1". Raises ValueError for another score and for missing labels.
+    """
+    scores = {"balanced_accuracy": _balanced_accuracy, "weighted_f1": _weighted_f1}
+    if score not in scores:
+        raise ValueError(f"score: found {score!r}, expected one of {list(scores)}")
+    measure = scores[score]
+    return _estimate(y_true, [pred_a, pred_b], lambda t: measure(t[0]) - measure(t[1]), n_boot, seed)
+
+
+def per_class_accuracy(y_true, y_pred, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Recall of every class in `y_true`: DataFrame (index class; columns n, correct, accuracy, low, high).
+
+    The interval resamples the samples of the class. Raises ValueError for missing labels.
+    """
+    codes, levels = _shared_codes(y_true, [y_pred])
+    n = np.bincount(codes[0], minlength=len(levels))
+    correct = np.bincount(codes[0][codes[0] == codes[1]], minlength=len(levels))
+    present = n > 0
+    n, correct = n[present], correct[present]
+    # the number right among n resampled samples of a class is binomial
+    draws = np.random.default_rng(seed).binomial(n, correct / n, size=(n_boot, len(n))) / n
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    columns = {"n": n, "correct": correct, "accuracy": correct / n, "low": low, "high": high}
+    return pd.DataFrame(columns, index=pd.Index(levels[present], name="class"))
+
+
+def knn_predict(train_X, train_y, X, k: int = 5, metric: str = "cosine") -> np.ndarray:
+    """Class of every row of `X` by majority among its k nearest training samples (scikit-learn, exact).
+
+    train_X: n × p, train_y: n, X: m × p -> (m,) labels; the smaller label wins a tied vote.
+    Raises ValueError for NaN, missing labels, another number of features, or fewer than k training samples.
+    """
+    train_X, X = as_matrix(train_X, "train_X", min_samples=1), as_matrix(X, "X", min_samples=1)
+    if X.shape[1] != train_X.shape[1]:
+        raise ValueError(f"X: found {X.shape[1]} features, expected {train_X.shape[1]} as in train_X")
+    k = as_neighbours(k, len(train_X))
+    codes, levels = as_codes(train_y, len(train_X), "train_y")
+    model = KNeighborsClassifier(n_neighbors=k, metric=metric, algorithm="brute").fit(train_X, codes)
+    return levels[model.predict(X)]
+
+
+def _estimate(y_true, predictions, measure, n_boot: int, seed: int) -> Estimate:
+    """`measure` of the predictors' confusion tables, with its interval from jointly resampled samples."""
+    codes, levels = _shared_codes(y_true, predictions)
+    # Samples with the same true and predicted labels are alike: resampling them is one multinomial draw.
+    kinds, counts = np.unique(codes, axis=1, return_counts=True)
+    n = int(counts.sum())
+    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=n_boot)
+    value = measure([_confusion(kinds[0], called, counts[None], len(levels)) for called in kinds[1:]])[0]
+    resampled = np.concatenate(
+        [
+            measure([_confusion(kinds[0], called, part, len(levels)) for called in kinds[1:]])
+            for part in np.array_split(draws, max(1, n_boot // 100))
+        ]
+    )
+    return Estimate(float(value), *percentile_interval(resampled), n)
+
+
+def _shared_codes(y_true, predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (1 + predictors, n) of the true and the predicted labels, over one common set of levels."""
+    names = ["y_true", "y_pred"] if len(predictions) == 1 else ["y_true", "pred_a", "pred_b"]
+    labels = [np.asarray(each) for each in (y_true, *predictions)]
+    n = labels[0].size
+    if n == 0:
+        raise ValueError("y_true: found no labels, expected at least one sample")
+    for each, name in zip(labels, names, strict=True):
+        as_codes(each, n, name)  # its checks only
+    codes, levels = as_codes(np.concatenate(labels), n * len(labels), "labels")
+    return codes.reshape(len(labels), n), levels
+
+
+def _confusion(true: np.ndarray, called: np.ndarray, counts: np.ndarray, n_levels: int) -> np.ndarray:
+    """Confusion tables (draws × true × called) from the counts (draws × kinds of sample)."""
+    tables = np.zeros((len(counts), n_levels, n_levels))
+    np.add.at(tables, (slice(None), true, called), counts)
+    return tables
+
+
+def _balanced_accuracy(tables: np.ndarray) -> np.ndarray:
+    """Mean recall over the classes with samples, per table."""
+    n = tables.sum(axis=2)
+    recall = np.divide(np.diagonal(tables, axis1=1, axis2=2), n, out=np.zeros_like(n), where=n > 0)
+    return recall.sum(axis=1) / (n > 0).sum(axis=1)
+
+
+def _weighted_f1(tables: np.ndarray) -> np.ndarray:
+    """F1 = 2·TP / (true + called), weighted by the true samples, per table."""
+    n, called = tables.sum(axis=2), tables.sum(axis=1)
+    hits = np.diagonal(tables, axis1=1, axis2=2)
+    f1 = np.divide(2 * hits, n + called, out=np.zeros_like(n), where=n + called > 0)
+    return (f1 * n).sum(axis=1) / n.sum(axis=1)

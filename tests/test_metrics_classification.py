@@ -1,0 +1,91 @@
+"""Classification scores against scikit-learn, their intervals against direct resampling, bad input."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import balanced_accuracy_score, f1_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from lib.metrics.bootstrap import interval, interval_by_group
+from lib.metrics.classification import (
+    balanced_accuracy,
+    knn_predict,
+    paired_difference,
+    per_class_accuracy,
+    weighted_f1,
+)
+
+RNG = np.random.default_rng(0)
+TRUE = RNG.choice(["blood", "brain", "lung", "skin"], 400, p=[0.6, 0.25, 0.13, 0.02])
+CALLED = np.where(RNG.random(400) < 0.8, TRUE, RNG.choice(["blood", "brain", "other"], 400))
+WORSE = np.where(RNG.random(400) < 0.6, TRUE, "blood")
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes")
+def test_scores_equal_scikit_learns():
+    assert balanced_accuracy(TRUE, CALLED).value == pytest.approx(balanced_accuracy_score(TRUE, CALLED))
+    assert weighted_f1(TRUE, CALLED).value == pytest.approx(f1_score(TRUE, CALLED, average="weighted"))
+    assert balanced_accuracy(TRUE, CALLED).n == 400
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes")
+def test_intervals_equal_those_of_resampled_samples():
+    rng = np.random.default_rng(1)
+    draws = [rng.integers(400, size=400) for _ in range(1500)]
+    expected = np.percentile([balanced_accuracy_score(TRUE[i], CALLED[i]) for i in draws], [2.5, 97.5])
+    ours = balanced_accuracy(pd.Series(TRUE), pd.Categorical(CALLED), n_boot=3000)
+    np.testing.assert_allclose(ours[1:3], expected, atol=0.02)
+    assert ours == balanced_accuracy(list(TRUE), list(CALLED), n_boot=3000)
+    assert ours[1:3] != balanced_accuracy(TRUE, CALLED, n_boot=3000, seed=1)[1:3]
+
+
+@pytest.mark.parametrize(("name", "score"), [("balanced_accuracy", balanced_accuracy), ("weighted_f1", weighted_f1)])
+def test_paired_difference_is_paired(name, score):
+    difference = paired_difference(TRUE, CALLED, WORSE, name)
+    assert difference.value == pytest.approx(score(TRUE, CALLED).value - score(TRUE, WORSE).value)
+    assert difference.low < difference.value < difference.high
+    assert paired_difference(TRUE, CALLED, CALLED, name)[:3] == (0, 0, 0)  # unpaired draws would differ
+
+
+def test_per_class_accuracy_has_n_and_interval():
+    table = per_class_accuracy(TRUE, CALLED)
+    assert list(table.index) == ["blood", "brain", "lung", "skin"]
+    for name, row in table.iterrows():
+        right = CALLED[name == TRUE] == name
+        assert (row["n"], row["correct"], row["accuracy"]) == (len(right), right.sum(), right.mean())
+        assert 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1
+
+
+def test_knn_predict_is_scikit_learns():
+    X, y = RNG.normal(size=(200, 6)) + 1, RNG.choice(["a", "b", "c"], 200)
+    for metric in ("cosine", "euclidean"):
+        model = KNeighborsClassifier(5, metric=metric, algorithm="brute").fit(X[:150], y[:150])
+        assert (knn_predict(X[:150], pd.Series(y[:150]), X[150:], metric=metric) == model.predict(X[150:])).all()
+
+
+def test_interval_over_values_covers_and_repeats():
+    values = RNG.normal(3, 1, size=500)
+    estimate = interval(values)
+    assert estimate.low < np.median(values) == estimate.value < estimate.high
+    assert estimate == interval(values) and estimate.high - estimate.low < 0.4
+    assert interval(np.full(20, 2.0))[:3] == (2, 2, 2)
+    table = interval_by_group(values, ["a"] * 490 + ["b"] * 10, statistic=np.mean)
+    assert list(table["n"]) == [490, 10] and table.loc["b", "high"] - table.loc["b", "low"] > 0.3
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: balanced_accuracy([], []),
+        lambda: balanced_accuracy(TRUE, CALLED[:-1]),
+        lambda: weighted_f1(["a", None], ["a", "b"]),
+        lambda: paired_difference(TRUE, CALLED, WORSE, "accuracy"),
+        lambda: knn_predict(np.eye(4), list("abab"), np.full((2, 4), np.nan)),
+        lambda: knn_predict(np.eye(4), list("abab"), np.eye(3)),
+        lambda: knn_predict(np.eye(4), list("abab"), np.eye(4), k=5),
+        lambda: interval([1.0, np.nan]),
+    ],
+)
+def test_bad_input_is_named(call):
+    with pytest.raises(ValueError, match=r"^(y_true|y_pred|score|X|k|values): found .*, expected"):
+        call()

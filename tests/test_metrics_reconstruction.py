@@ -1,0 +1,74 @@
+"""Spearman per gene and per sample against scipy, ties and constants included, within bounded memory."""
+
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from lib.metrics import reconstruction
+from lib.metrics.reconstruction import spearman_per_gene, spearman_per_sample
+
+
+def tied_pair(n=60, genes=45, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    original = np.round(np.maximum(rng.normal(size=(n, genes)), 0), 1)  # many zeros, as in expression
+    return original.astype(dtype), np.round(original + rng.normal(size=(n, genes)), 1).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_spearman_equals_scipys(dtype, monkeypatch):
+    original, reconstructed = tied_pair(dtype=dtype)
+    monkeypatch.setattr(reconstruction, "BLOCK_VALUES", 7 * 60)  # several blocks, the last one short
+    per_gene = [spearmanr(a, b)[0] for a, b in zip(original.T, reconstructed.T, strict=True)]
+    per_sample = [spearmanr(a, b)[0] for a, b in zip(original, reconstructed, strict=True)]
+    np.testing.assert_allclose(spearman_per_gene(original, reconstructed), per_gene, atol=1e-12)
+    np.testing.assert_allclose(spearman_per_sample(original, reconstructed), per_sample, atol=1e-12)
+
+
+def test_monotone_transforms_score_1():
+    original, _ = tied_pair()
+    original += np.arange(60)[:, None]  # no constant gene
+    np.testing.assert_allclose(spearman_per_gene(original, np.exp(original / 10)), 1, atol=1e-12)
+    np.testing.assert_allclose(spearman_per_gene(original, -original), -1, atol=1e-12)
+
+
+def test_constant_vectors_are_nan_and_counted():
+    original, reconstructed = tied_pair()
+    original[:, 3], reconstructed[:, [3, 8]] = 0.1, 0.7
+    with pytest.warns(UserWarning, match="2 of 45 genes"):
+        rho = spearman_per_gene(original, reconstructed)
+    assert list(np.flatnonzero(np.isnan(rho))) == [3, 8]
+    reconstructed[5] = 1
+    with pytest.warns(UserWarning, match="1 of 60 samples"):
+        assert np.isnan(spearman_per_sample(original, reconstructed)[5])
+
+
+def test_memory_does_not_grow_with_the_matrix():
+    original = np.random.default_rng(1).normal(size=(500, 4000)).astype(np.float32)
+    peaks = []
+    for columns in (1000, 4000):
+        tracemalloc.start()
+        with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reconstruction, "BLOCK_VALUES", 50_000)
+            spearman_per_gene(original[:, :columns], original[:, :columns])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0] < 50_000 * 8 * 12
+
+
+@pytest.mark.parametrize(
+    ("original", "reconstructed"),
+    [
+        (np.ones((4, 3)), np.ones((4, 2))),
+        (np.ones(4), np.ones(4)),
+        (np.ones((1, 3)), np.ones((1, 3))),
+        (np.array([[1, np.nan], [2, 3]]), np.ones((2, 2))),
+        (np.ones((2, 2)), np.array([[1, np.inf], [2, 3]])),
+        (np.array([["a", "b"], ["c", "d"]]), np.ones((2, 2))),
+    ],
+)
+def test_bad_input_is_named(original, reconstructed):
+    with pytest.raises(ValueError, match=r"^(original|reconstructed): found .*, expected"):
+        spearman_per_gene(original, reconstructed)
