@@ -1,0 +1,1 @@
+"""The thin library of data, models and metrics that the notebooks import."""
