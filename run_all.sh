@@ -6,6 +6,8 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 # Everything that a tool would cache under HOME stays inside the repository.
 export XDG_CACHE_HOME="$root/.cache" XDG_CONFIG_HOME="$root/.cache/config" XDG_DATA_HOME="$root/.cache/share"
 export PIP_CACHE_DIR="$root/.cache/pip" MPLCONFIGDIR="$root/.cache/matplotlib" NUMBA_CACHE_DIR="$root/.cache/numba"
+# Threads that wait for one another must not spin: on busy cores that costs ten times what it brings.
+export OMP_WAIT_POLICY=PASSIVE
 export IPYTHONDIR="$root/.cache/ipython" JUPYTER_CONFIG_DIR="$root/.cache/jupyter/config"
 export JUPYTER_DATA_DIR="$root/.cache/jupyter/data" JUPYTER_RUNTIME_DIR="$root/.cache/jupyter/runtime"
 
@@ -31,7 +33,7 @@ set_up() {
   dependencies_stamp > "$root/.venv/stamp"
 }
 
-venv="$root/.venv"
+venv=""
 arguments=()
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -42,7 +44,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-if [ "$venv" = "$root/.venv" ]; then set_up; fi
+if [ -z "$venv" ]; then set_up; venv="$root/.venv"; fi
 if [ ! -x "$venv/bin/python" ]; then
   echo "run_all.sh: --venv $venv: found no bin/python there, expected an environment" >&2; exit 2
 fi

@@ -94,9 +94,10 @@ class FileData(Section):
 
 
 class Alignment(Section):
-    """Alignment compendium (paper A, appendix A.2)."""
+    """Alignment compendium (paper A, A.2); `min_per_kind`: tumours and lines that a cancer type needs to stay."""
 
     genes: Positive
+    min_per_kind: Annotated[int, Field(ge=0)]
     validation_fraction: Fraction
     test_fraction: Fraction
     missing_purity: Literal["type median", "drop"]
@@ -233,9 +234,7 @@ class Profile(Section):
         if self.data_dir:
             return Path(self.data_dir).expanduser().resolve()
         if self.data.kind == "files":
-            raise ValueError(
-                f"profile {self.name}: its files are relative to --data DIR; no --data was given"
-            )
+            raise ValueError(f"profile {self.name}: its files are relative to --data DIR; no --data was given")
         return ROOT / "data" / "raw"
 
     @property
@@ -290,9 +289,7 @@ def _profile_path(profile: str | Path) -> Path:
         known = sorted(p.stem for p in PROFILES.glob("*.yaml"))
         near = difflib.get_close_matches(str(profile), known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise FileNotFoundError(
-            f"--profile {profile}: found no such profile{hint}, expected one of {', '.join(known)}"
-        )
+        raise FileNotFoundError(f"--profile {profile}: found no such profile{hint}, expected one of {', '.join(known)}")
     return path
 
 
@@ -318,9 +315,7 @@ def _one_line(error: ValidationError, path: Path) -> str:
         elif e["type"] == "value_error":
             problems.append(f"key {key}: {e['msg'].removeprefix('Value error, ')}")
         else:
-            problems.append(
-                f"key {key}: found {e['input']!r}, expected: {e['msg'].removeprefix('Input should be ')}"
-            )
+            problems.append(f"key {key}: found {e['input']!r}, expected: {e['msg'].removeprefix('Input should be ')}")
     return f"{path.name}: " + "; ".join(problems)
 
 
@@ -333,9 +328,7 @@ def _nearest_key(loc: tuple) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def load(
-    profile: str | Path = "demo", data_dir: str | Path | None = None, seed: int | None = None
-) -> Profile:
+def load(profile: str | Path = "demo", data_dir: str | Path | None = None, seed: int | None = None) -> Profile:
     """Read, merge and check a profile.
 
     profile: a name in profiles/ or the path of an own .yaml; data_dir: folder of the user's files (`--data`);

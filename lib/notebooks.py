@@ -105,7 +105,7 @@ def checkpoint_dir(run: config.Profile, module: str) -> Path:
 
 @contextmanager
 def _forward_progress(path: Path):
-    """Copy what a kernel writes to its progress file to this process' stderr, until the block ends."""
+    """Copy what a kernel writes to its progress file to the terminal, until the block ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
     done = threading.Event()
@@ -114,7 +114,7 @@ def _forward_progress(path: Path):
         with path.open("rb") as progress:
             while True:
                 last = done.wait(0.5)
-                if text := progress.read():
+                if (text := progress.read()) and sys.stderr.isatty():
                     sys.stderr.buffer.write(text)
                     sys.stderr.flush()
                 if last:
@@ -170,9 +170,7 @@ def execute(name: str, profile: str, data_dir: str | None, seed: int | None) -> 
                 progress_bar=False,
                 extra_arguments=["--log-level=CRITICAL"],
             )
-    except (
-        Exception
-    ) as error:  # papermill's own, the kernel's death, or a missing kernel: all are this step's failure
+    except Exception as error:  # papermill's own, the kernel's death, or a missing kernel: all are this step's failure
         say(_failure(error, name, failed))
         return False
     os.replace(failed, executed)

@@ -26,27 +26,15 @@ USAGE = """./run_all.sh [OPTIONS] [ID ...]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="./run_all.sh", usage=USAGE, add_help=True)
-    parser.add_argument(
-        "ids", nargs="*", metavar="ID", help="figures and tables to build; all when none is named"
-    )
-    parser.add_argument(
-        "--profile", default="demo", help="name in profiles/ or path of an own .yaml (default: demo)"
-    )
+    parser.add_argument("ids", nargs="*", metavar="ID", help="figures and tables to build; all when none is named")
+    parser.add_argument("--profile", default="demo", help="name in profiles/ or path of an own .yaml (default: demo)")
     parser.add_argument(
         "--data", metavar="DIR", help="folder of your files (profiles like mini) or of fetched archives"
     )
-    parser.add_argument(
-        "--seed", type=int, help="another seed than the profile's; results go to folders of their own"
-    )
-    parser.add_argument(
-        "--cores", type=int, default=os.cpu_count(), help="notebooks to run side by side at most"
-    )
-    parser.add_argument(
-        "--list", action="store_true", help="every figure and table: id, paper, notebook, state"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="what would run, with minutes, memory, disk, download"
-    )
+    parser.add_argument("--seed", type=int, help="another seed than the profile's; results go to folders of their own")
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="notebooks to run side by side at most")
+    parser.add_argument("--list", action="store_true", help="every figure and table: id, paper, notebook, state")
+    parser.add_argument("--dry-run", action="store_true", help="what would run, with minutes, memory, disk, download")
     parser.add_argument("--venv", metavar="PATH", help="use this environment instead of making .venv")
     return parser
 
@@ -81,9 +69,7 @@ def _check_files(run: config.Profile) -> None:
     for role in ("alignment", "tissue", "cohort"):
         path = run.raw / getattr(run.data, role).file
         if not path.is_file():
-            raise RunError(
-                f"{path}: no such file; profile {run.name} expects it in --data DIR as the {role} data"
-            )
+            raise RunError(f"{path}: no such file; profile {run.name} expects it in --data DIR as the {role} data")
 
 
 def _snakemake(
@@ -127,11 +113,11 @@ def _target(run: config.Profile, figure_id: str) -> str:
 def list_figures(args: argparse.Namespace, run: config.Profile) -> int:
     """Print every figure and table with its paper, notebook and state."""
     stale = _plan(args, run, [_target(run, i) for i in _catalogue()])
-    print(f"{'id':<22}{'paper':<12}{'notebook':<16}state ({run.name})")
+    print(f"{'id':<24}{'paper':<12}{'notebook':<16}state ({run.name})")
     for figure_id, name in _catalogue().items():
         path = notebooks.output_path(run, figure_id)
         state = "not built" if not path.is_file() else "out of date" if name in stale else "up to date"
-        print(f"{figure_id:<22}{'RNAlign' if figure_id[0] == 'a' else 'tissue VAE':<12}{name:<16}{state}")
+        print(f"{figure_id:<24}{'RNAlign' if figure_id[0] == 'a' else 'tissue VAE':<12}{name:<16}{state}")
     return 0
 
 
@@ -191,7 +177,7 @@ def _closing_table(run: config.Profile, chosen: list[str], began: float, still_s
             lost.append(i)
         state = "missing" if not path.is_file() else "out of date" if i in lost else "up to date"
         made = "built" if state == "up to date" and path.stat().st_mtime >= began else state
-        print(f"  {i:<22} {made:<12} {os.path.relpath(path, config.ROOT)}")
+        print(f"  {i:<24} {made:<12} {os.path.relpath(path, config.ROOT)}")
     if lost:
         print(f"not everything was made: {', '.join(lost)}", file=sys.stderr)
         return 1
@@ -205,11 +191,11 @@ def make_archives(run: config.Profile) -> None:
     if run.data.kind == "demo":
         from lib import synthetic
 
-        synthetic.generate(run.raw, synthetic.SIZES[run.data.size], run.seed)
+        synthetic.generate(run.raw, run.data.size, run.seed)
     else:
-        from lib import sources
+        from lib import compendia, sources
 
-        sources.fetch(sources.required(run), run.raw)
+        sources.fetch(compendia.archives(run), run.raw)
     (run.raw / "archives.complete").write_text(f"profile {run.name}, seed {run.seed}\n")
 
 

@@ -20,9 +20,7 @@ def cells(name, kind):
 
 
 def test_library_is_committed():
-    listed = subprocess.run(
-        ["git", "ls-files", "lib"], cwd=config.ROOT, capture_output=True, text=True, check=True
-    )
+    listed = subprocess.run(["git", "ls-files", "lib"], cwd=config.ROOT, capture_output=True, text=True, check=True)
     assert len(listed.stdout.split()) > 5
 
 
@@ -91,9 +89,7 @@ def test_executed_notebooks_are_clean(smoke):
         executed = notebooks.nbformat.read(notebooks.executed_path(smoke, name), as_version=4)
         code = [c for c in executed.cells if c.cell_type == "code"]
         assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
-        assert not [
-            o for c in code for o in c.outputs if o.output_type == "error" or o.get("name") == "stderr"
-        ]
+        assert not [o for c in code for o in c.outputs if o.output_type == "error" or o.get("name") == "stderr"]
 
 
 @pytest.mark.slow
@@ -132,12 +128,11 @@ def test_a_fresh_copy_in_a_folder_with_a_space_makes_the_same_tables(smoke, tmp_
 
 def test_a_notebook_that_fails_names_cell_error_and_copy(tmp_path, monkeypatch, capfd):
     source = notebooks.nbformat.v4.new_notebook(
+        metadata=notebooks.read(NAMES[0]).metadata,
         cells=[
-            notebooks.nbformat.v4.new_code_cell(
-                "profile = data_dir = seed = None", metadata={"tags": ["parameters"]}
-            ),
+            notebooks.nbformat.v4.new_code_cell("profile = data_dir = seed = None", metadata={"tags": ["parameters"]}),
             notebooks.nbformat.v4.new_code_cell("raise ValueError('no such gene')"),
-        ]
+        ],
     )
     folder = tmp_path / "notebooks"
     folder.mkdir()

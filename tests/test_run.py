@@ -71,7 +71,11 @@ def test_two_runs_of_one_profile_exclude_each_other(tmp_path):
     profile = tmp_path / "own.yaml"
     profile.write_text("base: smoke\nname: locked-for-a-test")
     own = config.load(profile)
-    with run._only_run(own), pytest.raises(run.RunError, match="another run of it is under way"), run._only_run(own):
+    with (
+        run._only_run(own),
+        pytest.raises(run.RunError, match="another run of it is under way"),
+        run._only_run(own),
+    ):
         pass
     (own.processed / ".lock").unlink()
     os.rmdir(own.processed)
