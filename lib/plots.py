@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
 from scipy.spatial.distance import cdist
@@ -56,7 +57,7 @@ def use_style(run: config.Profile) -> None:
     """Set the style of all figures, and the profile whose folder `save` and `save_table` write to."""
     global _run
     _run = run
-    plt.rcParams.update({
+    sns.set_theme(context="paper", style="ticks", rc={
         "figure.dpi": 110, "savefig.dpi": DPI, "figure.constrained_layout.use": True,
         "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8,
         "legend.fontsize": 7, "legend.frameon": False, "xtick.labelsize": 7, "ytick.labelsize": 7,
