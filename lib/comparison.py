@@ -125,16 +125,17 @@ def _columns(name: str, estimate: Estimate) -> dict[str, float]:
 def alignment_in_words(scores: pd.DataFrame) -> str:
     """What the alignment scores say, as one paragraph: gains, and whether the method is a collapse."""
     mean = scores.groupby(["method", "score"])["value"].mean().unstack()
+    n = scores[scores["method"] == "RNAlign"].drop_duplicates("score").set_index("score")["n"].astype(int)
     ours, none, collapse = mean.loc["RNAlign"], mean.loc["input"], mean.loc["type mean"]
     said = [
-        f"RNAlign's match is {ours['match']:.0%} against {none['match']:.0%} for the input, and its ΔD "
-        f"{ours['delta_d']:.2f} against {none['delta_d']:.2f}.",
+        f"RNAlign's match is {ours['match']:.0%} against {none['match']:.0%} for the input (n = {n['match']:,} lines), "
+        f"and its ΔD {ours['delta_d']:.2f} against {none['delta_d']:.2f} (n = {n['delta_d']} types).",
         f"Of the variance within cancer types it keeps {ours['variance_kept']:.0%}: distances shrink with it, so "
         f"ΔD is also given in units of the distance within ({ours['delta_d_ratio']:.2f} against "
         f"{none['delta_d_ratio']:.2f}).",
     ]
     if np.isnan(ours["truth_tumours"]):
-        return " ".join([*said, "These are real data: there is no truth to compare with."])
+        return " ".join([*said, _kept_in_words(ours["variance_kept"]), "There is no truth to compare real data with."])
     for score, what in (("truth_tumours", "aligned tumours"), ("truth_lines", "aligned lines")):
         better = "more" if ours[score] > none[score] else "less"
         said.append(
@@ -154,6 +155,14 @@ def alignment_in_words(scores: pd.DataFrame) -> str:
     return " ".join(said)
 
 
+def _kept_in_words(share: float) -> str:
+    if share < 0.1:
+        return (
+            "With so little left of what tells samples of one type apart, match and ΔD are those of a near *collapse*."
+        )
+    return "How much of what is gone was unwanted, these scores cannot say."
+
+
 def _what_is_lost(ours: pd.Series, none: pd.Series) -> str:
     """Which of two errors the aligned lines carry: a shift that is left, or differences that are gone."""
     shift = ours["truth_among_lines"] - ours["truth_lines"]
@@ -166,8 +175,16 @@ def _what_is_lost(ours: pd.Series, none: pd.Series) -> str:
 
 
 def tissue_in_words(table: pd.DataFrame) -> str:
-    """Whether the VAE is better than each baseline, from the paired intervals; one sentence per baseline."""
-    said = []
+    """Every method's scores, and whether the VAE is better than each baseline by the paired intervals."""
+    mean = table.groupby("method", sort=False).mean(numeric_only=True)
+    seeds = f" (means of {table['seed'].nunique()} seeds)" if table["seed"].nunique() > 1 else ""
+    scores = "; ".join(
+        f"{method} {row['balanced_accuracy']:.3f} ({row['balanced_accuracy_low']:.3f} to "
+        f"{row['balanced_accuracy_high']:.3f}) and {row['weighted_f1']:.3f}"
+        for method, row in mean.iterrows()
+    )
+    first = table.iloc[0]
+    said = [f"Balanced accuracy and weighted F1, n = {first['n']:,}, {first['classes']} tissues{seeds}: {scores}."]
     for method, rows in table[table["method"] != "tissue VAE"].groupby("method", sort=False):
         gain, low, high = (rows[c].mean() for c in ("difference", "difference_low", "difference_high"))
         verdict = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"

@@ -78,6 +78,17 @@ def code_digest(source: str) -> str:
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
 
 
+def headlines(run: config.Profile, name: str) -> list[str]:
+    """What the executed notebook says in its cells tagged `headline`: results in words, from its own tables."""
+    path = executed_path(run, name)
+    if not path.is_file():
+        return []
+    cells = nbformat.read(path, as_version=4).cells
+    outputs = [o for c in cells if "headline" in c.metadata.get("tags", []) for o in c.get("outputs", [])]
+    texts = [o.get("data", {}).get("text/markdown") or o.get("text", "") for o in outputs]
+    return [line for text in texts for line in text.splitlines() if line]
+
+
 def code(name: str) -> str:
     """All code of a notebook."""
     return "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "code")

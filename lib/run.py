@@ -178,6 +178,9 @@ def _closing_table(run: config.Profile, chosen: list[str], began: float, still_s
         state = "missing" if not path.is_file() else "out of date" if i in lost else "up to date"
         made = "built" if state == "up to date" and path.stat().st_mtime >= began else state
         print(f"  {i:<24} {made:<12} {os.path.relpath(path, config.ROOT)}")
+    for name in dict.fromkeys(catalogue[i] for i in chosen if i not in lost):
+        for line in notebooks.headlines(run, name):
+            print(f"  {name}: {line}")
     if lost:
         print(f"not everything was made: {', '.join(lost)}", file=sys.stderr)
         return 1
@@ -200,8 +203,10 @@ def make_archives(run: config.Profile) -> None:
 
 
 def lab() -> int:
-    """JupyterLab on notebooks/."""
-    return subprocess.call([sys.executable, "-m", "jupyterlab", str(notebooks.FOLDER)], cwd=config.ROOT)
+    """JupyterLab on notebooks/, on this machine's loopback address."""
+    root = ["--allow-root"] if os.geteuid() == 0 else []
+    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", *root, str(notebooks.FOLDER)]
+    return subprocess.call(command, cwd=config.ROOT)
 
 
 def test(arguments: list[str]) -> int:

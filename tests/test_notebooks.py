@@ -100,6 +100,13 @@ def test_no_table_holds_a_nan(smoke):
 
 
 @pytest.mark.slow
+def test_headlines_are_what_the_executed_notebook_says(smoke):
+    said = notebooks.headlines(smoke, "04_benchmarks")
+    assert any("RNAlign's match is" in line for line in said)
+    assert any("Balanced accuracy and weighted F1" in line for line in said)
+
+
+@pytest.mark.slow
 def test_second_run_has_nothing_to_do(smoke):
     done = run_smoke(config.ROOT)
     assert done.returncode == 0
