@@ -188,7 +188,8 @@ def tissue_in_words(table: pd.DataFrame) -> str:
     for method, rows in table[table["method"] != "tissue VAE"].groupby("method", sort=False):
         gain, low, high = (rows[c].mean() for c in ("difference", "difference_low", "difference_high"))
         verdict = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
-        seeds = f", mean of {len(rows)} seeds" if len(rows) > 1 else ""
+        sure = f"in {(rows['difference_low'] > 0).sum()} of {len(rows)} seeds by itself"
+        seeds = f"; means of the seeds; {sure}" if len(rows) > 1 else ""
         said.append(
             f"The VAE is {verdict} {method}: {100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}{seeds})."
         )
