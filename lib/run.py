@@ -243,9 +243,9 @@ def main(arguments: list[str]) -> int:
     if command == "lab":
         return lab()
     if command == "fetch":
-        from lib import sources
+        from lib import compendia, sources
 
-        return sources.main(arguments[1:])
+        return sources.main(arguments[1:], default=compendia.archives(config.load("paper")))
     args = _parser().parse_args(arguments)
     chosen = _select(args.ids)
     run = config.load(args.profile, args.data and Path(args.data).resolve(), args.seed)

@@ -1,6 +1,6 @@
 """The public archives of both papers: data/sources.yaml -> verified files on disk.
 
-`python -m lib.sources --to DIR [IDS]` downloads them as DIR/<folder>/<file>: free disk is checked first, the
+`./run_all.sh fetch --to DIR [IDS]` downloads them as DIR/<folder>/<file>: free disk is checked first, the
 licence is shown, a broken download goes on where it stopped (also after a kill), and a file gets its name
 only when its checksum is right. A folder fetched on one machine, or written by the demo generator, can serve
 others: `--base-url` takes the same paths.
@@ -386,11 +386,14 @@ def table(root: str | Path, catalogue=CATALOGUE) -> str:
     return "\n".join(lines)
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str], default: list[str] | None = None) -> int:
+    """The command line of `./run_all.sh fetch`; without ids it downloads `default`. Returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m lib.sources", description="Downloads the public archives of both papers."
+        prog="./run_all.sh fetch", description="Downloads the public archives of both papers."
     )
-    parser.add_argument("ids", nargs="*", help=f"ids or roles ({', '.join(ROLES)}); default: all that need no person")
+    parser.add_argument(
+        "ids", nargs="*", help=f"ids or roles ({', '.join(ROLES)}); default: what --profile paper reads"
+    )
     parser.add_argument("--to", default="data/raw", help="folder to download to (default: data/raw)")
     parser.add_argument("--base-url", help="server of a folder fetched before, used instead of the archives")
     parser.add_argument("--verify", action="store_true", help="hash again what is there already")
@@ -403,12 +406,8 @@ def main(arguments=None) -> int:
         elif args.record:
             record(args.to)
         else:
-            fetch(args.ids, args.to, args.base_url, args.verify)
+            fetch(args.ids or default, args.to, args.base_url, args.verify)
     except (OSError, ValueError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lib import config, notebooks, run
+from lib import compendia, config, notebooks, run, sources
 
 
 def run_all(*arguments, cwd="/"):
@@ -86,3 +86,10 @@ def test_help_shows_every_way_in():
     assert done.returncode == 0
     for word in ("--profile", "--data", "--list", "--dry-run", "--venv", "test", "lab", "fetch"):
         assert word in done.stdout
+
+
+def test_fetch_takes_what_the_paper_profile_reads(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(sources, "fetch", lambda ids, to, *rest: asked.update(ids=ids, to=to))
+    assert run.main(["fetch", "--to", str(tmp_path)]) == 0
+    assert asked == {"ids": compendia.archives(config.load("paper")), "to": str(tmp_path)}
