@@ -32,11 +32,17 @@ def _parser() -> argparse.ArgumentParser:
         "--data", metavar="DIR", help="folder of your files (profiles like mini) or of fetched archives"
     )
     parser.add_argument("--seed", type=int, help="another seed than the profile's; results go to folders of their own")
-    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="notebooks to run side by side at most")
+    parser.add_argument("--cores", type=_cores, default=os.cpu_count(), help="notebooks to run side by side at most")
     parser.add_argument("--list", action="store_true", help="every figure and table: id, paper, notebook, state")
     parser.add_argument("--dry-run", action="store_true", help="what would run, with minutes, memory, disk, download")
     parser.add_argument("--venv", metavar="PATH", help="use this environment instead of making .venv")
     return parser
+
+
+def _cores(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number of at least 1")
+    return int(text)
 
 
 class RunError(Exception):
