@@ -949,7 +949,9 @@ def project(out, part: Part, compendium: str | Path) -> Compendium:
     """The samples of `part` that have a group, on the compendium's genes in its order.
 
     A gene that the cohort lacks gets the compendium's training mean (z-score 0) and var.missing = True. var
-    keeps the compendium's mean and sd. Raises ValueError if no gene is shared.
+    keeps the compendium's mean and sd; where those are of standardised values (the deposit), they say nothing about
+    log2(TPM+1), so var takes the cohort's own, as paper B did ("per-gene z-score"). Raises ValueError if no gene is
+    shared.
     """
     reference = ad.read_h5ad(compendium, backed="r")
     var = reference.var[["mean", "sd"]].copy()
@@ -981,6 +983,8 @@ def _write_cohort(
     for chunk in expression.chunks(CHUNK, obs.index, present):
         X[row : row + chunk.n_obs, columns] = chunk.X
         row += chunk.n_obs
+    if uns["compendium_unit"] == "scaled":
+        var["mean"], var["sd"] = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.part")
     try:

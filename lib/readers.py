@@ -821,7 +821,7 @@ def _gene_axis(path: Path, sep: str, gene_ids=None) -> str:
     if corner.startswith(("sample", "cell", "depmap", "patient", "donor")):
         return "columns"
     found = f"rows like {', '.join(rows[:2])} and columns like {', '.join(header[1:3])}"
-    raise _refusal(path, found, "gene ids on one axis: say genes_in='rows' or 'columns'")
+    raise _refusal(path, found, "gene ids on one axis: head the first column 'gene' or 'sample'")
 
 
 def _gene_likeness(ids: list[str], known: set[str]) -> float:

@@ -387,6 +387,16 @@ def test_deposit(tmp_path, layout):
     assert data.obs["tissue"].isna().sum() == 24 and set(data.obs["tissue"].dropna()) == {"blood", "liver"}
     assert data.obs["split"].value_counts().to_dict() == {"train": 54, "validation": 6, "test": 12}
     assert np.isfinite(data.X).all() and 196 <= data.n_vars <= 198 and data.uns["unit"] == "scaled"
+    own, samples = tmp_path / "cohort.csv", [f"T{i}" for i in range(20)]
+    genes = [f"G{i}" for i in range(150)]
+    pd.DataFrame(rng.uniform(0, 9, (20, 150)), samples, genes).to_csv(own, index_label="sample")
+    pd.DataFrame({"group": "AML"}, samples).to_csv(tmp_path / "samples.csv")
+    cohort = curation.curate_cohort_file(
+        tmp_path / "cohort.h5ad", compendium=made.path, file=own, samples=tmp_path / "samples.csv",
+        unit="log2(TPM+1)", columns={"group": "group"},
+    )  # fmt: skip
+    z = curation.standardise(curation.load(cohort.path)).X
+    assert np.allclose(z.mean(0), 0, atol=1e-5) and set(np.round(z.std(0), 3)) == {0, 1}
 
 
 # --- bad input: one line, and nothing half-written ---

@@ -149,7 +149,7 @@ def test_delimited_finds_orientation_and_ids(tmp_path, ids, genes_in):
 
 def test_delimited_asks_when_the_axis_is_unclear(tmp_path):
     path = write_table(tmp_path / "x.csv", LOG, list("abcd"), list("efghi"), "id", ",")
-    with pytest.raises(ValueError, match="genes_in"):
+    with pytest.raises(ValueError, match="head the first column 'gene' or 'sample'"):
         open_expression(path)
     with readers.delimited(path, genes_in="columns") as e:
         assert list(e.genes) == list("efghi")
