@@ -14,6 +14,7 @@ from lib.config import Evaluation
 from lib.metrics.alignment import delta_d_per_type, match_rate, truth_scores, within_type_variance_kept
 from lib.metrics.bootstrap import Estimate, interval
 from lib.metrics.classification import balanced_accuracy, knn_predict, paired_difference, weighted_f1
+from lib.metrics.mixing import expected_source_mixing, knn_source_mixing, lisi
 
 SCORES = {
     "match": "lines whose nearest tumours are of their type (share)",
@@ -67,11 +68,33 @@ def alignment_scores(
             among = truth_scores(X[kind == value], truth[kind == value], None, by.bootstrap, seed).summary
             rows[f"truth_{row}"] = Estimate(*summary.loc[value])
             rows[f"truth_among_{row}"] = Estimate(*among.loc["all"])
-    return pd.DataFrame(rows, index=Estimate._fields).T.loc[list(SCORES)].rename_axis("score")
+    table = pd.DataFrame(rows, index=Estimate._fields).T.loc[list(SCORES)].rename_axis("score")
+    return table.astype({"n": int})
 
 
 def _not_estimable() -> Estimate:
     return Estimate(np.nan, np.nan, np.nan, 0)
+
+
+def source_mixing(Z: np.ndarray, source: pd.Series, tissue: pd.Series, by: Evaluation, seed: int) -> pd.DataFrame:
+    """Mixing of sources among nearest neighbours in a latent space, beside that of shuffled sources (paper B, Fig 1).
+
+    Z: samples × latent. Columns quantity, mean, low, high, n; NaN where there is one source only.
+    """
+    source = source.astype(str).to_numpy()
+    k, n_sources = min(by.mixing_neighbours, len(Z) - 1), len(np.unique(source))
+    names = ("source mixing", "source mixing, shuffled within tissue", f"LISI (1 to {n_sources})")
+    if n_sources < 2:
+        estimates = [_not_estimable()] * 3
+    else:
+        shuffled = expected_source_mixing(source, tissue.astype(str).to_numpy())
+        values = (knn_source_mixing(Z, source, k), shuffled[~np.isnan(shuffled)], lisi(Z, source, k))
+        estimates = [interval(v, np.mean, by.bootstrap, seed) for v in values]
+    rows = [
+        {"quantity": q, "mean": e.value, "low": e.low, "high": e.high, "n": e.n}
+        for q, e in zip(names, estimates, strict=True)
+    ]
+    return pd.DataFrame(rows)
 
 
 def highly_variable(X: np.ndarray, n: int) -> np.ndarray:

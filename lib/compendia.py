@@ -51,8 +51,7 @@ def _paths(run: Profile, wanted: dict[str, str]) -> dict[str, Path]:
 def raw_files(run: Profile) -> list[Path]:
     """The raw files that a profile reads, those that exist."""
     if run.data.kind == "files":
-        roles = (run.data.alignment, run.data.tissue, run.data.cohort)
-        return [run.raw / name for role in roles for name in (role.file, role.samples) if name]
+        return [run.raw / name for name in run.data.files]
     return sorted(path for path in run.raw.rglob("*") if path.is_file() and path.parent != run.raw)
 
 

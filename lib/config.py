@@ -92,6 +92,12 @@ class FileData(Section):
     cohort: FileRole
     cohort_expected: dict[str, list[str]] = {}
 
+    @property
+    def files(self) -> list[str]:
+        """Every file that the roles name, relative to --data DIR."""
+        roles = (self.alignment, self.tissue, self.cohort)
+        return list(dict.fromkeys(f for r in roles for f in (r.file, r.samples, r.gene_ids) if f))
+
 
 class Alignment(Section):
     """Alignment compendium (paper A, A.2); `min_per_kind`: tumours and lines that a cancer type needs to stay."""
@@ -220,10 +226,20 @@ class Profile(Section):
     data_dir: str | None = None
 
     @model_validator(mode="after")
-    def _splits_leave_a_training_part(self):
+    def _sections_fit_together(self):
         for part in (self.alignment, self.tissue):
             if part.validation_fraction + part.test_fraction >= 0.9:
                 raise ValueError("validation_fraction + test_fraction must stay below 0.9")
+        models = (
+            ("alignment", self.alignment, "rnalign_search", self.rnalign_search),
+            ("tissue", self.tissue, "tissue_vae", self.tissue_vae),
+        )
+        for section, part, model, settings in models:
+            used = model != "rnalign_search" or settings.trials > 0
+            if used and not getattr(part, f"{settings.selection}_fraction"):
+                raise ValueError(f"{section}.{settings.selection}_fraction: found 0, but {model} selects on that part")
+        if self.tissue.source == "deposit" and self.data.kind != "archives":
+            raise ValueError(f"tissue.source: found deposit with data of kind {self.data.kind}, expected archives")
         return self
 
     @property
@@ -304,6 +320,14 @@ def _values(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     return _merge(_values(base_path, (*seen, path)), values)
 
 
+def _own_name(path: Path) -> str:
+    """The name in a user's profile, else its file name; not a shipped profile's, whose results it would replace."""
+    name = _read_yaml(path).get("name", path.stem)
+    if (PROFILES / f"{name}.yaml").exists():
+        raise ValueError(f"{path.name}: key name: found {name!r}, a profile of this repository; expected another name")
+    return name
+
+
 def _one_line(error: ValidationError, path: Path) -> str:
     problems = []
     for e in error.errors():
@@ -338,6 +362,8 @@ def load(profile: str | Path = "demo", data_dir: str | Path | None = None, seed:
     """
     path = _profile_path(profile)
     values = _values(path)
+    if path.parent.resolve() != PROFILES:
+        values["name"] = _own_name(path)
     if seed is not None and seed != values.get("seed"):
         values |= {"seed": seed, "name": f"{values.get('name')}-seed{seed}"}
     values["data_dir"] = str(data_dir) if data_dir else None

@@ -37,10 +37,17 @@ def figure_ids(name: str) -> list[str]:
     return [tag for tag in tags if FIGURE_ID.match(tag)]
 
 
+def output_paths(run: config.Profile, figure_id: str) -> list[Path]:
+    """The files of a figure (.png, .pdf, its numbers as .csv) or a table (.csv, .md); the first stands for all."""
+    if figure_id[2:].startswith("table"):
+        return [run.figures / "tables" / f"{figure_id}.{kind}" for kind in ("csv", "md")]
+    pictures = [run.figures / f"{figure_id}.{kind}" for kind in ("png", "pdf")]
+    return [*pictures, run.figures / "data" / f"{figure_id}.csv"]
+
+
 def output_path(run: config.Profile, figure_id: str) -> Path:
-    """The file that stands for a figure (.png) or a table (.csv)."""
-    is_table = figure_id[2:].startswith("table")
-    return run.figures / "tables" / f"{figure_id}.csv" if is_table else run.figures / f"{figure_id}.png"
+    """The file that stands for a figure or table."""
+    return output_paths(run, figure_id)[0]
 
 
 def executed_path(run: config.Profile, name: str) -> Path:
@@ -101,6 +108,9 @@ def start(profile: str, data_dir: str | None = None, seed: int | None = None) ->
 
     from lib import plots
 
+    folder = Path.cwd().parent if Path.cwd().name == "notebooks" else Path.cwd()
+    if (folder / "lib" / "config.py").is_file() and folder != config.ROOT:
+        raise RuntimeError(f"lib: found that of {config.ROOT}, expected that of {folder}; start it by ./run_all.sh lab")
     run = config.load(profile, data_dir, seed)
     # The order of a floating-point sum depends on the number of threads: fixed, so that tables repeat.
     threadpoolctl.threadpool_limits(run.threads)

@@ -146,7 +146,13 @@ def _without_nan(column: pd.Series) -> pd.Series:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    return table.to_markdown(index=False, floatfmt=".3g") + "\n"
+    counts = {c: table[c].map("{:,}".format) for c in table.select_dtypes("integer")}
+    return (
+        table.assign(**counts).to_markdown(
+            index=False, floatfmt=".3g", disable_numparse=[*map(table.columns.get_loc, counts)]
+        )
+        + "\n"
+    )
 
 
 def _map_axes(ax, name: str) -> None:

@@ -61,7 +61,7 @@ def _select(wanted: list[str]) -> list[str]:
     for word in wanted:
         group = [i for i in known if i == word or (i.startswith(word) and i[len(word) :].isalpha())]
         if not group:
-            near = difflib.get_close_matches(word, known, n=1, cutoff=0.3)
+            near = difflib.get_close_matches(word, known, n=1, cutoff=0)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise RunError(f"{word}: found no such figure or table{hint}; --list shows all")
         chosen += [i for i in group if i not in chosen]
@@ -70,12 +70,9 @@ def _select(wanted: list[str]) -> list[str]:
 
 def _check_files(run: config.Profile) -> None:
     """The user's files must be there before anything starts."""
-    if run.data.kind != "files":
-        return
-    for role in ("alignment", "tissue", "cohort"):
-        path = run.raw / getattr(run.data, role).file
-        if not path.is_file():
-            raise RunError(f"{path}: no such file; profile {run.name} expects it in --data DIR as the {role} data")
+    for name in run.data.files if run.data.kind == "files" else []:
+        if not (run.raw / name).is_file():
+            raise RunError(f"{run.raw / name}: found no such file, expected it in --data DIR by profile {run.name}")
 
 
 def _snakemake(
@@ -94,7 +91,18 @@ def _snakemake(
         "--nolock",
         "--rerun-incomplete",
     ]
-    command += ["--cores", str(args.cores), "--keep-going", *extra, "--config", *settings]
+    command += [
+        "--rerun-triggers",
+        "mtime",
+        "params",
+        "input",
+        "--cores",
+        str(args.cores),
+        "--keep-going",
+        *extra,
+        "--config",
+        *settings,
+    ]
     return subprocess.run(command, cwd=config.ROOT, **popen)
 
 
@@ -127,6 +135,17 @@ def list_figures(args: argparse.Namespace, run: config.Profile) -> int:
     return 0
 
 
+def _costs(run: config.Profile) -> dict[str, config.Estimate]:
+    """The profile's estimates; for public archives, the download is what is still missing of their stated sizes."""
+    if run.data.kind != "archives":
+        return run.estimates
+    from lib import compendia, sources
+
+    wanted = sources.select(compendia.archives(run), sources.load_sources())
+    missing = round(sources.missing_bytes(wanted, run.raw) / 1e9, 1)
+    return run.estimates | {"archives": run.estimates["archives"].model_copy(update={"download_gb": missing})}
+
+
 def dry_run(args: argparse.Namespace, run: config.Profile, chosen: list[str]) -> int:
     """Print the steps that would run and what they are estimated to cost."""
     stale = _plan(args, run, [_target(run, i) for i in chosen])
@@ -135,11 +154,12 @@ def dry_run(args: argparse.Namespace, run: config.Profile, chosen: list[str]) ->
         return 0
     columns = ("minutes", "memory_gb", "disk_gb", "download_gb")
     print(f"{'step':<16}" + "".join(f"{c:>13}" for c in columns))
+    costs = _costs(run)
     combine = {"minutes": sum, "memory_gb": max, "disk_gb": sum, "download_gb": sum}
     steps = [step for step in ("archives", *notebooks.names()) for _ in range(stale[step])]
     for step in [*steps, None]:
-        costs = [run.estimates[s] for s in ([step] if step else steps)]
-        figures = (combine[c](getattr(cost, c) for cost in costs) for c in columns)
+        chosen_steps = [step] if step else steps
+        figures = (combine[c](getattr(costs[s], c) for s in chosen_steps) for c in columns)
         print(f"{step or 'all':<16}" + "".join(f"{value:>13g}" for value in figures))
     return 0
 
@@ -208,10 +228,10 @@ def make_archives(run: config.Profile) -> None:
     (run.raw / "archives.complete").write_text(f"profile {run.name}, seed {run.seed}\n")
 
 
-def lab() -> int:
-    """JupyterLab on notebooks/, on this machine's loopback address."""
+def lab(arguments: list[str]) -> int:
+    """JupyterLab on notebooks/, on this machine's loopback address, with the arguments given."""
     root = ["--allow-root"] if os.geteuid() == 0 else []
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", *root, str(notebooks.FOLDER)]
+    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", *root, *arguments, str(notebooks.FOLDER)]
     return subprocess.call(command, cwd=config.ROOT)
 
 
@@ -247,7 +267,7 @@ def main(arguments: list[str]) -> int:
     if command == "test":
         return test(arguments[1:])
     if command == "lab":
-        return lab()
+        return lab(arguments[1:])
     if command == "fetch":
         from lib import compendia, sources
 
@@ -266,5 +286,8 @@ def main(arguments: list[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (RunError, OSError, ValueError) as error:
         sys.exit(f"run_all.sh: {error}")

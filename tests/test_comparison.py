@@ -87,3 +87,13 @@ def test_cohort_is_scored_only_where_the_model_could_be_right():
     assert table.loc["AML", "called_as_expected"] == 0.5
     assert table.loc[["new", "NBL"], "called_as_expected"].isna().all()
     assert "nerve (not in training)" in table.loc["NBL", "expected"]
+
+
+def test_one_source_cannot_be_mixed():
+    Z = np.random.default_rng(0).normal(size=(60, 4))
+    tissue = pd.Series(np.repeat(["liver", "skin"], 30))
+    alone = comparison.source_mixing(Z, pd.Series([""] * 60), tissue, BY, 0)
+    mixed = comparison.source_mixing(Z, pd.Series(["GTEx", "TCGA"] * 30), tissue, BY, 0)
+    assert alone["mean"].isna().all()
+    assert mixed["mean"].notna().all()
+    assert mixed.loc[0, "mean"] == pytest.approx(mixed.loc[1, "mean"], abs=0.1)

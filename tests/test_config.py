@@ -26,6 +26,8 @@ def test_committed_profiles_are_valid(name, tmp_path):
         ("tissue: {split: patient}", "key tissue.split: found 'patient', expected: 'sample' or 'study'"),
         ("tissue: {test_fraction: 0.85}", "must stay below 0.9"),
         ("rnalign_search: {sigma: [1.0, 0.2]}", "key rnalign_search.sigma: lower bound first"),
+        ("tissue: {validation_fraction: 0.0}", "found 0, but tissue_vae selects on that part"),
+        ("tissue: {source: deposit}", "found deposit with data of kind demo, expected archives"),
         ("sead: 1", "unknown key sead (did you mean seed?)"),
         ("data: {kind: files}", "key data.alignment: missing"),
         ("data: [", "not valid YAML"),
@@ -51,6 +53,15 @@ def test_base_is_merged_and_data_of_another_kind_replaced(tmp_path):
     assert own.rnalign.epochs == 7
     assert own.rnalign.lr == demo.rnalign.lr
     assert own.data.model_dump() == {"kind": "archives"}
+
+
+def test_a_copy_does_not_take_a_shipped_profile_s_folders(tmp_path):
+    path = tmp_path / "copy.yaml"
+    path.write_text("base: demo\nname: mini")
+    with pytest.raises(ValueError, match=r"copy\.yaml: key name: found 'mini', a profile of this repository"):
+        config.load(path)
+    path.write_text("base: demo")
+    assert config.load(path).name == "copy"
 
 
 def test_base_that_leads_back_to_itself(tmp_path):

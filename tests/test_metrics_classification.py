@@ -89,3 +89,14 @@ def test_interval_over_values_covers_and_repeats():
 def test_bad_input_is_named(call):
     with pytest.raises(ValueError, match=r"^(y_true|y_pred|score|X|k|values): found .*, expected"):
         call()
+
+
+def test_the_value_lies_in_its_interval_however_rare_the_classes():
+    rng = np.random.default_rng(0)
+    truth = np.array([f"class {i}" for i in range(40)] + ["common"] * 100)
+    called = np.where(rng.random(140) < 0.6, truth, "common")
+    for score in (balanced_accuracy, weighted_f1):
+        value, low, high, n = score(truth, called)
+        assert low <= value <= high and n == 140
+    value, low, high, _ = paired_difference(truth, called, np.roll(called, 1))
+    assert low <= value <= high

@@ -20,7 +20,7 @@ def run_all(*arguments, cwd="/"):
         (["a-fig2z"], "a-fig2z: found no such figure or table (did you mean a-fig2"),
         (["--profile", "dmeo"], "--profile dmeo: found no such profile (did you mean demo?)"),
         (["--profile", "mini"], "no --data was given"),
-        (["--profile", "mini", "--data", "nowhere"], "alignment_192genes.h5ad: no such file"),
+        (["--profile", "mini", "--data", "nowhere"], "alignment_192genes.h5ad: found no such file"),
         (["--profile", "nowhere.yaml"], "--profile nowhere.yaml: no such file"),
         (["--venv", "nowhere"], "--venv nowhere: found no bin/python there"),
     ],
@@ -79,6 +79,11 @@ def test_two_runs_of_one_profile_exclude_each_other(tmp_path):
         pass
     (own.processed / ".lock").unlink()
     os.rmdir(own.processed)
+
+
+def test_another_way_to_a_profile_makes_nothing_out_of_date(tmp_path):
+    plans = [run_all("--dry-run", "--profile", p).stdout for p in ("smoke", str(config.PROFILES / "smoke.yaml"))]
+    assert plans[0] == plans[1]
 
 
 def test_help_shows_every_way_in():

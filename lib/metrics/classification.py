@@ -11,7 +11,7 @@ from lib.metrics.inputs import as_codes, as_matrix, as_neighbours
 def balanced_accuracy(y_true, y_pred, n_boot: int = 1000, seed: int = 0) -> Estimate:
     """Mean recall over the classes present in `y_true`, with its interval over samples and n.
 
-    A resample's mean runs over the classes that it holds. Raises ValueError for missing labels.
+    Samples are resampled within their class. Raises ValueError for missing labels.
     """
     return _estimate(y_true, [y_pred], lambda tables: _balanced_accuracy(tables[0]), n_boot, seed)
 
@@ -69,12 +69,20 @@ def knn_predict(train_X, train_y, X, k: int = 5, metric: str = "cosine") -> np.n
 
 
 def _estimate(y_true, predictions, measure, n_boot: int, seed: int) -> Estimate:
-    """`measure` of the predictors' confusion tables, with its interval from jointly resampled samples."""
+    """`measure` of the predictors' confusion tables, with its interval: samples resampled jointly within a class.
+
+    Within each class, since a resample of all samples loses rare classes, and the mean recall over the rest is biased.
+    """
     codes, levels = _shared_codes(y_true, predictions)
     # Samples with the same true and predicted labels are alike: resampling them is one multinomial draw.
     kinds, counts = np.unique(codes, axis=1, return_counts=True)
     n = int(counts.sum())
-    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=n_boot)
+    rng = np.random.default_rng(seed)
+    draws = np.zeros((n_boot, len(counts)), dtype=np.int64)
+    for level in np.unique(kinds[0]):
+        same = kinds[0] == level
+        of_class = int(counts[same].sum())
+        draws[:, same] = rng.multinomial(of_class, counts[same] / of_class, size=n_boot)
     value = measure([_confusion(kinds[0], called, counts[None], len(levels)) for called in kinds[1:]])[0]
     resampled = np.concatenate(
         [
