@@ -382,13 +382,14 @@ def _cluster_codes(labels, n_samples, name):
 
 
 def _gene_indices(genes, n_genes):
-    try:
-        genes = np.arange(n_genes)[np.asarray(genes)]
-    except IndexError as error:
-        raise ValueError(f"genes: {error}; expected integer indices below {n_genes}") from None
-    if genes.ndim != 1 or len(genes) == 0:
-        raise ValueError(f"genes: found shape {genes.shape}, expected at least one integer index")
-    return genes
+    genes = np.asarray(genes)
+    if genes.dtype == bool and genes.shape == (n_genes,):
+        genes = np.flatnonzero(genes)
+    if genes.ndim != 1 or len(genes) == 0 or not np.issubdtype(genes.dtype, np.integer):
+        raise ValueError(f"genes: found {genes.dtype} of shape {genes.shape}, expected at least one integer index")
+    if genes.min() < -n_genes or genes.max() >= n_genes:
+        raise ValueError(f"genes: found indices from {genes.min()} to {genes.max()}, expected them below {n_genes}")
+    return np.arange(n_genes)[genes]
 
 
 def _gene_means(X):

@@ -291,6 +291,8 @@ class RNAlign(BaseEstimator):
                 raise ValueError(f"{name}: found {getattr(self, name)!r}, expected a number above 0")
         if self.batch_size < 2:
             raise ValueError(f"batch_size: found {self.batch_size!r}, expected at least 2")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: found {self.dropout!r}, expected 0 <= dropout < 1")
 
     def _plan(self) -> training.Plan:
         return training.Plan(
