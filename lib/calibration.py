@@ -36,11 +36,11 @@ from sklearn.model_selection import StratifiedKFold
 
 from lib import synthetic_vocabulary as vocabulary
 from lib.config import ROOT
+from lib.files import replacing
 from lib.metrics.alignment import delta_d_per_type, match_rate
 from lib.metrics.classification import knn_predict
 from lib.metrics.pvca import pvca
 from lib.synthetic import SIZES, Demo, random
-from lib.synthetic_archives import replacing
 
 ALIGNMENT_SETS = {"192 genes": "alignment_192genes.h5ad", "474 genes": "alignment_474genes.h5ad"}
 ONE_PIPELINE = {"192 genes"}  # the other set's lines put RPKM of 282 genes beside TPM of 192, which no archive does

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import anndata as ad
@@ -11,6 +10,7 @@ import pandas as pd
 
 from lib import curation, sources
 from lib.config import FileRole, Profile
+from lib.files import replacing
 
 ALIGNMENT = {  # argument of curation.curate_alignment: archive in data/sources.yaml
     "tumours": "treehouse_expression",
@@ -118,6 +118,5 @@ def true_labels(run: Profile, samples: pd.Index) -> pd.DataFrame:
 
 def write(adata: ad.AnnData, path: Path) -> None:
     """Write an .h5ad through a temporary name, so that a killed run leaves no half file."""
-    temporary = path.with_name(f".{path.name}")
-    adata.write_h5ad(temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        adata.write_h5ad(temporary)

@@ -14,7 +14,6 @@ streamed. What labels mean is decided in lib/labels.py by the reviewed tables of
 """
 
 import contextlib
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from lib import labels, readers
+from lib.files import replacing
 from lib.labels import expected_tissues as expected_tissues
 from lib.labels import score_tissue_map as score_tissue_map
 from lib.readers import Expression, open_expression
@@ -284,18 +284,16 @@ def write_compendium(
     """
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    scratch, partial = (out.with_name(f".{out.name}.{kind}") for kind in ("all", "part"))
+    scratch = out.with_name(f".{out.name}.all")
     try:
-        with h5py.File(scratch, "w") as file:
+        with h5py.File(scratch, "w") as file, replacing(out) as partial:
             X = _stack(file, parts, obs, genes)
             var = choose(X)
             columns = var.index.to_numpy()
             var = var.set_axis(genes[columns])
             _write_h5ad(partial, X, columns, obs.drop(columns="_part"), var, uns)
-        os.replace(partial, out)
     finally:
-        for path in (scratch, partial):
-            path.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
 
 
 def _stack(file: h5py.File, parts: Sequence[Part], obs: pd.DataFrame, genes: pd.Index) -> h5py.Dataset:
@@ -985,10 +983,5 @@ def _write_cohort(
         row += chunk.n_obs
     if uns["compendium_unit"] == "scaled":
         var["mean"], var["sd"] = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.part")
-    try:
+    with replacing(out) as partial:
         _write_h5ad(partial, X, np.arange(len(var)), obs, var, uns)
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)

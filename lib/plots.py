@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -14,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy.spatial.distance import cdist
 
 from lib import config
+from lib.files import replacing
 
 COLUMN = 3.5  # inches: a journal's single column
 PAGE = 7.2  # inches: a journal's full width
@@ -94,14 +92,6 @@ def _many_colours(names: list[str]) -> dict[str, str]:
     return {name: to_hex(colours[i % len(colours)]) for i, name in enumerate(names)}
 
 
-def _write(path: Path, write) -> None:
-    """Write through a temporary name, so that a killed run leaves no half file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    write(temporary)
-    os.replace(temporary, path)
-
-
 def save(fig: Figure, figure_id: str, data: pd.DataFrame | None = None) -> None:
     """Save a figure as PNG and PDF under its id, with its profile at the foot and its data as CSV beside."""
     run = _run
@@ -109,22 +99,18 @@ def save(fig: Figure, figure_id: str, data: pd.DataFrame | None = None) -> None:
     fig.supxlabel(note, fontsize=5.5, color=GREY, x=0.995, ha="right")
     about = {"Title": figure_id, "Subject": note}
     png = {"Title": figure_id, "Description": note}
-    _write(
-        run.figures / f"{figure_id}.png",
-        lambda p: fig.savefig(p, format="png", bbox_inches="tight", metadata=png),
-    )
     pdf = about | {"CreationDate": None}
-    _write(
-        run.figures / f"{figure_id}.pdf",
-        lambda p: fig.savefig(p, format="pdf", bbox_inches="tight", metadata=pdf),
-    )
+    for kind, metadata in (("png", png), ("pdf", pdf)):
+        with replacing(run.figures / f"{figure_id}.{kind}") as temporary:
+            fig.savefig(temporary, format=kind, bbox_inches="tight", metadata=metadata)
     if data is not None:
         save_data(data, figure_id)
 
 
 def save_data(data: pd.DataFrame, name: str) -> None:
     """Save the numbers behind a figure as CSV."""
-    _write(_run.figures / "data" / f"{name}.csv", lambda p: data.to_csv(p, index=False, float_format="%.6g"))
+    with replacing(_run.figures / "data" / f"{name}.csv") as p:
+        data.to_csv(p, index=False, float_format="%.6g")
 
 
 def save_table(table: pd.DataFrame, table_id: str, caption: str) -> pd.DataFrame:
@@ -133,9 +119,11 @@ def save_table(table: pd.DataFrame, table_id: str, caption: str) -> pd.DataFrame
     table = table.apply(_without_nan)
     folder = run.figures / "tables"
     text = f"**{table_id}.** {caption} ({run.title}, seed {run.seed})\n\n" + _markdown(table)
-    _write(folder / f"{table_id}.md", lambda p: p.write_text(text))
+    with replacing(folder / f"{table_id}.md") as p:
+        p.write_text(text)
     made = table.assign(profile=run.name)
-    _write(folder / f"{table_id}.csv", lambda p: made.to_csv(p, index=False, float_format="%.6g"))
+    with replacing(folder / f"{table_id}.csv") as p:
+        made.to_csv(p, index=False, float_format="%.6g")
     return table
 
 

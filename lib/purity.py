@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,6 +28,7 @@ from sklearn.utils.validation import check_is_fitted
 from urllib3.util import Retry
 
 from lib import curation
+from lib.files import replacing
 from lib.metrics.bootstrap import interval
 from lib.models import training
 
@@ -134,9 +134,8 @@ class PurityEstimator(BaseEstimator):
         record = {"kind": "PurityEstimator", "settings": self.get_params(), "intercept": self.intercept_}
         record |= {"alpha": self.alpha_, "genes": self.genes_, "coef": self.coef_.tolist()}
         record["cv"] = self.cv_.reset_index().to_dict("list")
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(json.dumps(record, indent=1))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(record, indent=1))
 
     @classmethod
     def load(cls, path: str | Path) -> PurityEstimator:

@@ -26,6 +26,8 @@ import urllib3
 import yaml
 from tqdm import tqdm
 
+from lib.files import replacing
+
 CATALOGUE = Path(__file__).parents[1] / "data" / "sources.yaml"
 CHECKSUMS = "checksums.json"  # sha256 and size of what was downloaded, beside the files
 ROLES = ("alignment", "tissue", "cohort", "deposit", "annotation", "checkpoint")
@@ -150,9 +152,8 @@ def read_checksums(root: str | Path) -> dict[str, dict]:
 def _record_checksum(root: Path, source: Source, sha256: str) -> None:
     checksums = read_checksums(root)
     checksums[str(source.path(""))] = {"sha256": sha256, "size": source.path(root).stat().st_size}
-    temporary = root / f"{CHECKSUMS}.tmp"
-    temporary.write_text(json.dumps(checksums, indent=1, sort_keys=True) + "\n")
-    os.replace(temporary, root / CHECKSUMS)
+    with replacing(root / CHECKSUMS) as temporary:
+        temporary.write_text(json.dumps(checksums, indent=1, sort_keys=True) + "\n")
 
 
 def is_complete(source: Source, root: str | Path) -> bool:

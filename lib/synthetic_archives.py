@@ -22,7 +22,6 @@ purities.
 from __future__ import annotations
 
 import gzip
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +33,7 @@ import numpy as np
 import pandas as pd
 
 from lib import synthetic_vocabulary as vocabulary
+from lib.files import replacing
 from lib.synthetic_programmes import random
 from lib.synthetic_vocabulary import CANCERS, GEO_CONDITIONS, GEO_PHRASES, TARGET_GROUPS, UNMAPPABLE_PHRASES
 
@@ -81,17 +81,6 @@ def write_archives(demo: Demo, out: Path) -> None:
 
 
 # --- files ---
-
-
-@contextmanager
-def replacing(path: Path):
-    """A temporary name beside `path` to write to; it becomes `path` when the block ends without an error."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -32,6 +32,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.auto import tqdm as auto_tqdm
 
+from lib.files import replacing
+
 # Above this, a matrix is read again in every epoch instead of resting in memory. A constant, not what happens
 # to be free, because the order of the samples depends on it.
 RESIDENT_BYTES = 4 * 2**30
@@ -494,15 +496,11 @@ def _fingerprint(plan: Plan, settings: dict | None, samples: Samples, validation
 
 def _replace(path: Path, content: str | dict[str, Tensor]) -> None:
     """Write text or tensors under a temporary name, then rename: never a half-written file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         if isinstance(content, str):
             temporary.write_text(content)
         else:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in content.items()}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _stem(path: str | Path) -> Path:
