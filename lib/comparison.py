@@ -81,14 +81,17 @@ def source_mixing(Z: np.ndarray, source: pd.Series, tissue: pd.Series, by: Evalu
 
     Z: samples × latent. Columns quantity, mean, low, high, n; NaN where there is one source only.
     """
-    source = source.astype(str).to_numpy()
+    source, tissue = source.astype(str).to_numpy(), tissue.astype(str)
     k, n_sources = min(by.mixing_neighbours, len(Z) - 1), len(np.unique(source))
     names = ("source mixing", "source mixing, shuffled within tissue", f"LISI (1 to {n_sources})")
     if n_sources < 2:
         estimates = [_not_estimable()] * 3
     else:
-        shuffled = expected_source_mixing(source, tissue.astype(str).to_numpy())
-        values = (knn_source_mixing(Z, source, k), shuffled[~np.isnan(shuffled)], lisi(Z, source, k))
+        several = (
+            tissue.map(tissue.value_counts()) > 1
+        ).to_numpy()  # a sample alone in its tissue has none to mix with
+        shuffled = expected_source_mixing(source[several], tissue[several].to_numpy())
+        values = (knn_source_mixing(Z, source, k), shuffled, lisi(Z, source, k))
         estimates = [interval(v, np.mean, by.bootstrap, seed) for v in values]
     rows = [
         {"quantity": q, "mean": e.value, "low": e.low, "high": e.high, "n": e.n}
