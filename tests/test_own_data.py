@@ -1,6 +1,7 @@
 """A user's own files, with the fewest columns that do, through all notebooks."""
 
 import gzip
+import shutil
 import subprocess
 import sys
 
@@ -45,7 +46,16 @@ def own(tmp_path):
         samples.to_csv(tmp_path / f"{name}.csv", index_label="sample")
     profile = tmp_path / "own-data-test.yaml"
     profile.write_text(PROFILE)
-    return profile, tmp_path
+    run = config.load(profile, tmp_path)
+    clear(run)
+    yield profile, run
+    clear(run)
+
+
+def clear(run):
+    """Nothing of this test stays in the repository's folders, and nothing that was there counts."""
+    for folder in (run.figures, run.processed):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_all(profile, folder):
@@ -55,8 +65,8 @@ def run_all(profile, folder):
 
 @pytest.mark.slow
 def test_the_fewest_columns_are_enough_and_a_broken_file_leaves_nothing_half_written(own):
-    profile, folder = own
-    run = config.load(profile, folder)
+    profile, run = own
+    folder = run.raw
     whole = (folder / "tissue.tsv.gz").read_bytes()
     (folder / "tissue.tsv.gz").write_bytes(whole[: len(whole) // 2])
     done = run_all(profile, folder)
