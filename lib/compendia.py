@@ -8,7 +8,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from lib import curation, sources
+from lib import curation, labels, sources
 from lib.config import FileRole, Profile
 from lib.files import replacing
 
@@ -97,7 +97,7 @@ def expected_tissues(run: Profile) -> dict[str, list[str]]:
     """Tissues decided on beforehand for every group of the unseen cohort (paper B's code, or the profile's own)."""
     if run.data.kind == "files":
         return run.data.cohort_expected
-    table = curation.expected_tissues().query("expected_code")
+    table = labels.expected_tissues().query("expected_code")
     return {group: rows["tissue"].tolist() for group, rows in table.groupby("group", sort=False)}
 
 

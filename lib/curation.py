@@ -28,8 +28,6 @@ from scipy.sparse.csgraph import connected_components
 
 from lib import labels, readers
 from lib.files import replacing
-from lib.labels import expected_tissues as expected_tissues
-from lib.labels import score_tissue_map as score_tissue_map
 from lib.readers import Expression, open_expression
 
 PARTS = ("train", "validation", "test")

@@ -77,11 +77,6 @@ def source_colours(sources: list[str]) -> dict[str, str]:
     return {s: c for s, c in SOURCES.items() if s in sources} | dict(zip(others, spare, strict=False))
 
 
-def tissue_colours(tissues: list[str]) -> dict[str, str]:
-    """One colour for each name, by alphabet."""
-    return _many_colours(sorted(tissues))
-
-
 def _shades(groups: pd.Series, colours: dict[str, str]) -> np.ndarray:
     return groups.astype(object).map(colours).fillna(LIGHT).to_numpy(dtype=str)
 
