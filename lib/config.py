@@ -149,6 +149,13 @@ class RNAlignSettings(Section):
     checkpoint_every: Positive
 
 
+class RNAlignControls(Section):
+    """Retrained variants of RNAlign (07_ablations): epochs of each, and folds in which cell lines are held out."""
+
+    epochs: Positive
+    folds: Annotated[int, Field(ge=2)]
+
+
 class Tissue(Section):
     """Tissue compendium (paper B, Methods and Table 1)."""
 
@@ -219,6 +226,7 @@ class Profile(Section):
     alignment: Alignment
     rnalign: RNAlignSettings
     rnalign_search: RNAlignSearch
+    rnalign_controls: RNAlignControls
     tissue: Tissue
     tissue_vae: TissueVAESettings
     evaluation: Evaluation
