@@ -91,12 +91,15 @@ class FileData(Section):
     tissue: FileRole
     cohort: FileRole
     cohort_expected: dict[str, list[str]] = {}
+    gene_sets: str | None = None
+    drug_response: str | None = None
+    survival: str | None = None
 
     @property
     def files(self) -> list[str]:
-        """Every file that the roles name, relative to --data DIR."""
-        roles = (self.alignment, self.tissue, self.cohort)
-        return list(dict.fromkeys(f for r in roles for f in (r.file, r.samples, r.gene_ids) if f))
+        """Every file that the profile names, relative to --data DIR."""
+        roles = [f for r in (self.alignment, self.tissue, self.cohort) for f in (r.file, r.samples, r.gene_ids)]
+        return list(dict.fromkeys(f for f in (*roles, self.gene_sets, self.drug_response, self.survival) if f))
 
 
 class Alignment(Section):
@@ -110,11 +113,15 @@ class Alignment(Section):
 
 
 class RNAlignSearch(Section):
-    """Search space of paper A's Table 2; log-uniform rows give exponents of ten. `trials: 0` = no search."""
+    """Search space of paper A's Table 2; log-uniform rows give exponents of ten. `trials: 0` = no search.
+
+    use_best: whether the best trial's hyper-parameters replace the profile's.
+    """
 
     trials: Annotated[int, Field(ge=0)]
     epochs: Positive
     selection: Literal["validation", "test"]
+    use_best: bool
     log10_lr: FloatRange
     n_layers: Annotated[list[int], Choices]
     log10_weight_decay: FloatRange
@@ -189,12 +196,35 @@ class TissueVAESettings(Section):
     checkpoint_every: Positive
 
 
+class TissueControls(Section):
+    """Tissue VAEs trained beside the main one to be compared with each other: epochs of each, at most.
+
+    samples: training samples of the ablations' full model at most, drawn at random (07_ablations); null: all.
+    """
+
+    epochs: Positive
+    samples: Positive | None
+
+
+class Applications(Section):
+    """Drug response and survival (09_applications): most variable drugs, nearest lines, folds, epochs of a network."""
+
+    drugs: Positive
+    neighbours: Positive
+    folds: Annotated[int, Field(ge=2)]
+    epochs: Positive
+
+
 class Evaluation(Section):
-    """Settings of metrics and pictures; `repeats`: how many seeds stand behind a table."""
+    """Settings of metrics and pictures; `repeats`: how many seeds stand behind a table.
+
+    min_per_kind, min_per_subtype: tumours and lines that a cancer type, or a subtype, needs to be measured.
+    """
 
     bootstrap: Positive
     match_neighbours: Positive
     min_per_kind: Positive
+    min_per_subtype: Positive
     mixing_neighbours: Positive
     baseline_neighbours: Positive
     hvg: Positive
@@ -229,6 +259,8 @@ class Profile(Section):
     rnalign_controls: RNAlignControls
     tissue: Tissue
     tissue_vae: TissueVAESettings
+    tissue_controls: TissueControls
+    applications: Applications
     evaluation: Evaluation
     estimates: dict[str, Estimate]
     data_dir: str | None = None

@@ -8,6 +8,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from scipy.spatial.distance import cdist
 
 from lib import config
@@ -22,6 +24,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
 GREY, LIGHT = "#888888", "#DDDDDD"
+PUBLISHED = {"marker": "D", "s": 18, "facecolor": "white", "edgecolor": BLACK, "lw": 0.8, "zorder": 3, "label": "paper"}
 
 METHODS = {
     "input": BLUE,
@@ -29,9 +32,28 @@ METHODS = {
     "Celligner": GREEN,
     "linear projection": PURPLE,
     "type mean": GREY,
+    "ComBat": ORANGE,
+    "Harmony": SKY,
     "tissue VAE": GREEN,
     "kNN, all genes": SKY,
     "logistic regression": ORANGE,
+}
+# Families of methods in paper B's figure 5, its hues.
+FAMILIES = {
+    "supervised VAE": GREEN,
+    "kNN on expression": SKY,
+    "reduction, then kNN": GREY,
+    "supervised, no decoder": ORANGE,
+    "foundation model": VERMILION,
+}
+VARIANTS = {
+    "standard": GREY,
+    "denoising": PURPLE,
+    "corrected": SKY,
+    "faithful": VERMILION,
+    "faithful, mean decoded": ORANGE,
+    "without cell lines": GREY,
+    "with cell lines": GREEN,
 }
 SOURCES = {"ARCHS4": "#E6A817", "GTEx": "#3498DB", "TCGA": "#C0392B", "DepMap": "#27AE60"}
 # The published hues (paper B, figure 1), darkened where neighbours could not be told apart.
@@ -47,6 +69,21 @@ ORGAN_SYSTEMS = {
     "Head & Neck": "#1B7F4B",
     "Other": "#8A8A8A",
 }
+# Expected tissues of figure 4 by developmental origin: haematopoietic red and neural blue as published, tissues of the
+# intermediate mesoderm in the teal of the paper's figure 6b, since its greys can't be told from "other".
+ORIGINS = {
+    "blood": "#A93226",
+    "bone marrow": "#D9705F",
+    "lymphoid": "#F2B8A8",
+    "brain": "#1F4E8C",
+    "nerve": "#4A90D9",
+    "adrenal gland": "#A9CCEE",
+    "kidney": "#01564E",
+    "ovary": "#2E9C8F",
+    "uterus": "#7CCBBF",
+    "testis": "#C3EAE2",
+}
+UNEXPECTED = "#EEEEEE"
 
 _run: config.Profile | None = None
 
@@ -144,15 +181,16 @@ def _map_axes(ax, name: str) -> None:
 
 
 def _label_groups(ax, xy: np.ndarray, groups: pd.Series, names: list[str]) -> None:
-    """Write each group's name at its most central sample, moved up where names would overlap."""
+    """Write each group's name just above its most central sample, moved up where names would overlap."""
     height, width = 0.05 * np.ptp(ax.get_ylim()), 0.36 * np.ptp(ax.get_xlim())
     placed: list[tuple[float, float]] = []
     for name, (x, y) in sorted(_medoids(xy, groups, names).items(), key=lambda item: item[1][1]):
+        y += 0.8 * height
         while any(abs(x - px) < width and abs(y - py) < height for px, py in placed):
             y += 0.2 * height
         placed.append((x, y))
-        box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
-        ax.annotate(name, (x, y), ha="center", va="center", fontsize=6.5, fontweight="bold", bbox=box)
+        halo = [withStroke(linewidth=2, foreground="white")]  # hides less of the samples than a box
+        ax.annotate(name, (x, y), ha="center", va="center", fontsize=6.5, fontweight="bold", path_effects=halo)
 
 
 def _medoids(xy: np.ndarray, groups: pd.Series, names: list[str]) -> dict[str, np.ndarray]:
@@ -174,11 +212,15 @@ def alignment_map(ax, xy: np.ndarray, obs: pd.DataFrame, by: str, colours: dict,
     _label_groups(ax, xy[~is_line], obs[by][~is_line], labelled)
 
 
-def sample_type_legend(ax) -> None:
-    """Legend of the two markers of `alignment_map`, below the axes."""
+def _sample_type_handles() -> list[plt.Line2D]:
     dot = plt.Line2D([], [], marker="o", ls="", ms=3, color=GREY, label="tumour")
     triangle = plt.Line2D([], [], marker="^", ls="", ms=5, mfc=GREY, mec="black", mew=0.4, label="cell line")
-    ax.legend(handles=[dot, triangle], loc="upper left", bbox_to_anchor=(0, -0.08), ncols=2, borderaxespad=0)
+    return [dot, triangle]
+
+
+def sample_type_legend(ax) -> None:
+    """Legend of the two markers of `alignment_map`, below the axes."""
+    ax.legend(handles=_sample_type_handles(), loc="upper left", bbox_to_anchor=(0, -0.08), ncols=2, borderaxespad=0)
 
 
 def category_map(ax, xy: np.ndarray, groups: pd.Series, colours: dict, on_map: bool) -> None:
@@ -289,17 +331,37 @@ def dots_by_method(ax, scores: pd.DataFrame, title: str) -> None:
     ax.margins(x=0.15)
 
 
+def dots_with_interval(ax, table: pd.DataFrame, series: dict[str, str], xlabel: str, bars: dict[str, float]) -> None:
+    """One row per method, in it one dot with its 95 % interval for each series; bars: dashed reference lines.
+
+    table: columns `method`, `label`, `value`, `low`, `high`, `n`; series: value of `label` -> its name in the legend.
+    """
+    methods = list(dict.fromkeys(table["method"]))
+    y = dict(zip(methods, range(len(methods), 0, -1), strict=True))
+    for i, (label, name) in enumerate(series.items()):
+        rows = table[table["label"] == label]
+        at = [y[m] + 0.26 * ((len(series) - 1) / 2 - i) for m in rows["method"]]
+        spread = np.abs(rows[["low", "high"]].to_numpy().T - rows["value"].to_numpy())
+        colour = (BLUE, VERMILION, GREEN)[i]
+        ax.errorbar(rows["value"], at, xerr=spread, fmt="o", ms=3.5, lw=1, color=colour, label=name)
+    for (name, x), style in zip(bars.items(), ("--", ":", "-."), strict=False):
+        ax.axvline(x, color=GREY, lw=0.9, ls=style, zorder=0, label=name)
+    n = table.groupby("method")["n"].max()
+    ax.set_yticks(list(y.values()), [f"{m}  (n = {n[m]:,})" for m in methods])
+    ax.set(xlabel=xlabel, ylim=(0.4, len(methods) + 0.6))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+
+
 def before_after(ax, table: pd.DataFrame, xlabel: str) -> None:
-    """A line from each row's value before to its value after; table: index = names, columns = the two methods."""
+    """Each row's value by method, the range of the row drawn as a line; table: index = names, columns = methods."""
     y = np.arange(len(table))
-    first, second = table.columns
-    ax.hlines(y, table[first], table[second], color=LIGHT, lw=2, zorder=1)
-    for method in (first, second):
+    ax.hlines(y, table.min(axis=1), table.max(axis=1), color=LIGHT, lw=2, zorder=1)
+    for method in table:
         ax.scatter(table[method], y, color=METHODS[method], s=16, label=method, zorder=2)
     ax.axvline(0, color=GREY, lw=0.8, ls=":")
     ax.set_yticks(y, table.index)
     ax.set_xlabel(xlabel)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.3, 1), ncols=2, borderaxespad=0.2)
 
 
 def paired_bars(ax, table: pd.DataFrame, xlabel: str) -> None:
@@ -311,3 +373,554 @@ def paired_bars(ax, table: pd.DataFrame, xlabel: str) -> None:
     ax.set(xlabel=xlabel, ylim=(-0.6, len(table) - 0.4), xscale="log")
     ax.xaxis.set_major_formatter("{x:g}")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+
+
+def not_estimable(reason: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    fig, ax = plt.subplots(figsize=(COLUMN, 1))
+    ax.text(0.5, 0.5, f"not estimable: {reason}", ha="center", va="center", color=GREY, wrap=True)
+    ax.set_axis_off()
+    return fig
+
+
+def published_marks(ax, table: pd.DataFrame, label: str, published: dict[str, float]) -> None:
+    """Open diamonds on the rows of `bars_with_interval` where the paper prints a value; for reference only."""
+    rows = {name: y for y, name in enumerate(reversed(list(table[label])))}
+    shown = [name for name in published if name in rows]
+    ax.scatter([published[name] for name in shown], [rows[name] for name in shown], **PUBLISHED)
+
+
+def subtype_maps(maps: dict[str, np.ndarray], obs: pd.DataFrame, order: list[str]) -> Figure:
+    """Samples of one cancer type on a map per method, coloured by subtype, with the n of each in the legend.
+
+    maps: method -> samples × 2; obs: sample_type, subtype; order: the subtypes.
+    """
+    fig, axes = plt.subplots(1, len(maps), figsize=(PAGE * 0.75, PAGE * 0.46), squeeze=False)
+    colours = dict(zip(order, (BLUE, ORANGE, GREEN, PURPLE), strict=False))
+    for ax, (method, xy) in zip(axes[0], maps.items(), strict=True):
+        alignment_map(ax, xy, obs, "subtype", colours, [])
+        ax.set_title(method)
+    n = obs.groupby(["subtype", "sample_type"], observed=True).size()
+    for name in order:
+        tumours, lines = (n.get((name, kind), 0) for kind in ("tumour", "cell line"))
+        axes[0, 0].plot([], [], "s", ms=5, color=colours[name], label=f"{name} ({tumours} tumours, {lines} lines)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper left", ncols=len(order))
+    sample_type_legend(axes[0, -1])
+    return fig
+
+
+def type_panels(xy: np.ndarray, obs: pd.DataFrame, cancer_types: list[str], colours: dict[str, str]) -> Figure:
+    """One panel per cancer type: all samples of the map in grey, the type's tumours and lines in its colour."""
+    n_columns = min(5, len(cancer_types))
+    n_rows = -(-len(cancer_types) // n_columns)
+    width = PAGE / 5
+    fig, axes = plt.subplots(n_rows, n_columns, figsize=(max(COLUMN, width * n_columns), (width + 0.25) * n_rows + 0.3))
+    axes = np.atleast_1d(axes).ravel()
+    is_line = (obs["sample_type"] == "cell line").to_numpy()
+    for ax, name in zip(axes, cancer_types, strict=False):
+        of_type = (obs["cancer_type"] == name).to_numpy()
+        tumours, lines = xy[of_type & ~is_line], xy[of_type & is_line]
+        # hard edges: smooth grey ones take most of the file
+        ax.scatter(*xy.T, c=LIGHT, s=1.5, linewidths=0, antialiaseds=False, rasterized=True)
+        ax.scatter(*tumours.T, c=colours[name], s=5, alpha=0.7, linewidths=0, rasterized=True)
+        ax.scatter(*lines.T, c=colours[name], s=8, marker="^", edgecolors="black", linewidths=0.4)
+        ax.set_title(f"{name}\n{len(tumours):,} tumours, {len(lines):,} lines", fontsize=7)
+        _map_axes(ax, "UMAP")
+        ax.set(xlabel="", ylabel="")
+    for ax in axes[len(cancer_types) :]:
+        ax.set_axis_off()
+    fig.legend(handles=_sample_type_handles(), loc="outside upper left", ncols=2)
+    return fig
+
+
+def match_bars(table: pd.DataFrame, order: list[str], methods: list[str], published: dict[str, float]) -> Figure:
+    """Match of each cancer type by each method as grouped bars with intervals; diamonds = the paper's RNAlign.
+
+    table: cancer_type, method, match, low, high (percent), n; order: cancer types from top to bottom.
+    """
+    fig, ax = plt.subplots(figsize=(PAGE * 0.8, 0.27 * len(order) + 0.9))
+    y, height = np.arange(len(order))[::-1], 0.8 / len(methods)
+    for i, method in enumerate(methods):
+        rows = table[table["method"] == method].set_index("cancer_type").loc[order]
+        at = y + 0.4 - (i + 0.5) * height
+        ax.barh(at, rows["match"], height=height, color=METHODS[method], label=method)
+        ax.vlines(rows["match"], at - height / 2, at + height / 2, color=METHODS[method], lw=1.5)  # shows a bar of 0 %
+        ax.hlines(at, rows["low"], rows["high"], color=BLACK, lw=0.5)
+    n = rows["n"].astype(int)
+    for yi in y[(n == 0).to_numpy()]:
+        ax.annotate("not estimable: no cell lines", (1, yi), va="center", fontsize=7, color=GREY)
+    shown = [name for name in published if n.get(name, 0)]
+    ax.scatter([published[name] for name in shown], [y[order.index(name)] for name in shown], **PUBLISHED)
+    ax.set_yticks(y, [f"{name}  ({n[name]:,})" for name in order])
+    ax.set(xlim=(-1, 101), ylim=(-0.6, len(order) - 0.4), xlabel="cell lines matched to their own cancer type, %")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)
+    return fig
+
+
+def posterior_spread(by_type: pd.DataFrame, kept: np.ndarray) -> Figure:
+    """Left: match per cancer type and its range over posterior draws. Right: how often the r-th line stays near.
+
+    by_type: cancer_type, n, match, low, high (percent); kept: tumours × k, share of draws in the k nearest.
+    """
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(PAGE, 0.17 * max(len(by_type), 10) + 1.2), gridspec_kw={"width_ratios": [1.4, 1]}
+    )
+    y = np.arange(len(by_type))
+    left.hlines(y, by_type["low"], by_type["high"], color=SKY, lw=3, label="95 % of the draws of z")
+    left.scatter(by_type["match"], y, s=10, color=METHODS["RNAlign"], zorder=2, label="mean of z")
+    left.set_yticks(y, [f"{name}  ({n:,})" for name, n in zip(by_type["cancer_type"], by_type["n"], strict=True)])
+    left.set(xlim=(-2, 102), ylim=(-0.6, len(by_type) - 0.4), xlabel="lines matched to their own cancer type, %")
+    left.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    boxes = right.boxplot(100 * kept, patch_artist=True, widths=0.6, showfliers=False, medianprops={"color": BLACK})
+    for box in boxes["boxes"]:
+        box.set_facecolor(SKY)
+    right.set(ylim=(0, 102), xlabel="rank among a tumour's nearest lines", ylabel="draws in which the line stays, %")
+    return fig
+
+
+def assignment_bars(table: pd.DataFrame, as_expected: pd.Series) -> Figure:
+    """Paper B's figure 4: per group the share called each expected tissue, the rest one light block, % at the right.
+
+    table: columns group, tissue, expected, fraction, n (of the group), in the order of drawing; as_expected: the share
+    of each group, NaN where it can't be told.
+    """
+    groups = list(dict.fromkeys(table["group"]))
+    wanted = set(table.loc[table["expected"], "tissue"])
+    colours = {t: c for t, c in ORIGINS.items() if t in wanted} | _many_colours(sorted(wanted - set(ORIGINS)))
+    shares = table[table["expected"]].pivot(index="group", columns="tissue", values="fraction")
+    shares = shares.reindex(index=groups, columns=list(colours)).fillna(0.0)
+    fig, ax = plt.subplots(figsize=(PAGE, 0.34 * len(groups) + 1.1))
+    y, left = np.arange(len(groups))[::-1], np.zeros(len(groups))
+    for tissue, colour in (colours | {"other": UNEXPECTED}).items():
+        width = 1 - left if tissue == "other" else shares[tissue].to_numpy()
+        ax.barh(y, width, left=left, color=colour, edgecolor="white", lw=0.5, height=0.75, label=tissue)
+        left = left + width
+    for yi, group in zip(y, groups, strict=True):
+        share = as_expected[group]
+        words = "not estimable" if np.isnan(share) else f"{share:.0%}"
+        weight = "bold" if share >= 0.8 else "normal"
+        place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
+        ax.annotate(words, (1.01, yi), fontweight=weight, **place)
+    n = table.drop_duplicates("group").set_index("group")["n"]
+    ax.set_yticks(y, [f"{group} (n = {n[group]:,})" for group in groups])
+    ax.set(xlim=(0, 1), xlabel="share of samples (at the right: called as expected)")
+    ax.xaxis.set_major_formatter("{x:.0%}")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=6, borderaxespad=0.2)
+    return fig
+
+
+def distances_by_group(table: pd.DataFrame, groups: list[str], panels: dict[str, str]) -> Figure:
+    """Distance to the reference ÷ threshold: median, middle half and 5–95 % of every group; dashed: the threshold.
+
+    table: columns `panel`, `group`, `ratio`; the last of `groups`, in grey, is the reference itself; panels: value
+    of `panel` -> title.
+    """
+    fig, axes = plt.subplots(1, len(panels), figsize=(PAGE, 0.24 * len(groups) + 1.2), sharey=True, squeeze=False)
+    y = np.arange(len(groups))[::-1]
+    for ax, (panel, title) in zip(axes[0], panels.items(), strict=True):
+        mine = table[table["panel"] == panel]
+        for yi, group in zip(y, groups, strict=True):
+            low, first, median, third, high = np.percentile(
+                mine.loc[mine["group"] == group, "ratio"], [5, 25, 50, 75, 95]
+            )
+            colour = GREY if group == groups[-1] else BLUE
+            ax.hlines(yi, low, high, color=colour, lw=1)
+            ax.hlines(yi, first, third, color=colour, lw=5)
+            ax.plot(median, yi, "o", ms=3.5, mfc="white", mec=colour)
+        ax.axvline(1, color=VERMILION, ls="--", lw=1)
+        ax.set_title(title)
+        ax.set_xlim(left=0)
+    axes[0, 0].set_yticks(y, groups)
+    axes[0, len(panels) // 2].set_xlabel("distance to the 5th nearest reference sample ÷ threshold")
+    return fig
+
+
+def call_counts(ax, table: pd.DataFrame, title: str) -> None:
+    """Counts as a heat map, the shade by row share; table: rows = given labels, columns = called ones."""
+    shares = table.div(table.sum(axis=1).clip(lower=1), axis=0)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+    for y, row in enumerate(table.to_numpy()):
+        for x, n in enumerate(row):
+            colour = "white" if shares.iat[y, x] > 0.8 else BLACK
+            ax.text(x, y, f"{n:,}" if n else "·", ha="center", va="center", fontsize=7, color=colour)
+    ax.set_xticks(range(table.shape[1]), table.columns, rotation=30, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(table)), table.index)
+    ax.tick_params(length=0)
+    ax.set(title=title)
+
+
+def marker_fidelity(ranks: pd.DataFrame, confusions: dict[str, pd.DataFrame]) -> Figure:
+    """Rank correlation of marker genes with the input by method and kind, above subtype calls before and after.
+
+    ranks: method, kind, value, low, high; confusions: title -> table as `call_counts` takes it; may be empty.
+    """
+    fig = plt.figure(figsize=(PAGE, 4.6 if confusions else 2.4), layout="constrained")
+    grid = fig.add_gridspec(2 if confusions else 1, 2, height_ratios=(1.1, 1) if confusions else None)
+    for i, (kind, rows) in enumerate(ranks.groupby("kind", sort=False)):
+        ax = fig.add_subplot(grid[0, i], sharex=fig.axes[0] if i else None)
+        dots_by_method(ax, rows, f"{kind}s: order of PAM50 genes kept")
+        ax.set_xlabel("Spearman correlation with the input")
+    for i, (title, table) in enumerate(confusions.items()):
+        call_counts(fig.add_subplot(grid[1, i]), table, title)
+    return fig
+
+
+def enrichment_map(tables: dict[str, pd.DataFrame], sets: list[str], types: list[str]) -> Figure:
+    """Gene sets × cancer types, one panel per table: colour = NES, a dot where the FDR is below 5 %.
+
+    tables: title -> columns set, cancer_type, nes, fdr.
+    """
+    rows = -(-len(tables) // 2)
+    size = (PAGE * 0.9, rows * (0.145 * len(sets) + 0.4) + 1.0)
+    fig, axes = plt.subplots(rows, 2, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for ax, (title, table) in zip(axes.flat, tables.items(), strict=True):
+        nes, fdr = (table.pivot(index="set", columns="cancer_type", values=v).reindex(sets, columns=types)
+                    for v in ("nes", "fdr"))  # fmt: skip
+        image = ax.imshow(nes, cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto", interpolation="nearest")
+        y, x = np.nonzero(fdr.to_numpy() < 0.05)
+        ax.plot(x, y, ".", color=BLACK, ms=2.5)
+        ax.set_xticks(range(len(types)), types, rotation=45, ha="right", rotation_mode="anchor")
+        ax.set_yticks(range(len(sets)), sets)
+        ax.set(title=title)
+    label = "NES: > 0 higher in lines; dot: FDR < 5 %"
+    fig.colorbar(image, ax=axes, label=label, shrink=0.6, aspect=25)
+    return fig
+
+
+def evidence_panels(calls: dict[str, dict[str, pd.Series]], published: dict[str, float]) -> Figure:
+    """One panel per cancer type: where its lines go, % by method; diamond: the published match of the own type.
+
+    calls: cancer type -> method -> the type that each line is called.
+    """
+    columns = 3
+    rows = -(-len(calls) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(PAGE, 1.45 * rows + 0.5), squeeze=False, sharex=True)
+    for ax in axes.flat[len(calls) :]:
+        ax.set_axis_off()
+    for ax, (cancer_type, called) in zip(axes.flat, calls.items(), strict=False):
+        share = 100 * pd.DataFrame({m: c.value_counts(normalize=True) for m, c in called.items()}).fillna(0)
+        others = share.drop(index=cancer_type, errors="ignore").sum(axis=1).sort_values(ascending=False, kind="stable")
+        shown = [cancer_type, *others.index[:3]]
+        for i, method in enumerate(called):
+            y = np.arange(len(shown))[::-1] + 0.2 - 0.4 * i
+            ax.barh(y, share[method].reindex(shown).fillna(0), height=0.38, color=METHODS[method], label=method)
+        if cancer_type in published:
+            ax.scatter(published[cancer_type], len(shown) - 1, **PUBLISHED)
+        ax.set_yticks(np.arange(len(shown))[::-1], shown)
+        ax.set(title=f"{cancer_type} (n = {len(next(iter(called.values())))})", xlim=(-4, 104))
+    for ax in axes.flat[max(0, len(calls) - columns) : len(calls)]:
+        ax.set_xlabel("lines called this type, %")
+        ax.tick_params(labelbottom=True)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper left", ncols=3)
+    return fig
+
+
+def confusion_map(table: pd.DataFrame) -> Figure:
+    """Share of each true class (row) that is called each class (column), 0 to 1; names on both axes."""
+    fig, ax = plt.subplots(figsize=(PAGE, PAGE * 0.93))
+    image = ax.imshow(table, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_xticks(range(table.shape[1]), table.columns, rotation=90, fontsize=6)
+    ax.set_yticks(range(len(table)), table.index, fontsize=6)
+    ax.set(xlabel="called", ylabel="true tissue")
+    fig.colorbar(image, ax=ax, label="share of the true tissue's test samples", shrink=0.5, aspect=18)
+    return fig
+
+
+def correlation_histograms(ax, values: pd.DataFrame, xlabel: str, span: tuple[float, float] | None = None) -> None:
+    """Outlined histograms of the columns on common bins; dashed: medians, which the legend names."""
+    low, high = span or (values.min().min(), values.max().max())
+    for name, rho in values.items():
+        rho, colour = rho.dropna(), VARIANTS[name]
+        label = f"{name}, median {rho.median():.3f}"
+        ax.hist(rho, bins=np.linspace(low, high, 51), histtype="stepfilled", color=colour, alpha=0.3)
+        ax.hist(rho, bins=np.linspace(low, high, 51), histtype="step", color=colour, lw=1.1, label=label)
+        ax.axvline(rho.median(), color=colour, ls="--", lw=1)
+    ax.set(xlabel=xlabel, xlim=(low, high))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+
+
+def grouped_bars(ax, table: pd.DataFrame, group: str, series: str, value: str, ylabel: str) -> None:
+    """Bars side by side for every group, with intervals (`low`, `high`) and their values above; colour = series."""
+    groups, names = list(dict.fromkeys(table[group])), list(dict.fromkeys(table[series]))
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        rows = table[table[series] == name].set_index(group).loc[groups]
+        x = np.arange(len(groups)) + width * (i - (len(names) - 1) / 2)
+        spread = np.abs(rows[["low", "high"]].to_numpy().T - rows[value].to_numpy())
+        ax.bar(x, rows[value], width * 0.92, color=VARIANTS[name], label=name)
+        ax.errorbar(x, rows[value], yerr=spread, fmt="none", ecolor=BLACK, elinewidth=0.8, capsize=2)
+        for xi, shown, top in zip(x, rows[value], rows["high"], strict=True):
+            ax.annotate(
+                f"{shown:.3f}", (xi, max(top, 0)), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=6
+            )
+    ax.set_xticks(range(len(groups)), groups)
+    ax.set_ylabel(ylabel)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), borderaxespad=0.2)
+
+
+def against_identity(ax, values: pd.DataFrame, note: str) -> None:
+    """One dot per row: second column against the first, with the line on which they are equal."""
+    x, y = values.columns
+    low, high = values.min().min(), values.max().max()
+    ax.plot([low, high], [low, high], color=BLACK, lw=0.8, ls="--")
+    ax.scatter(values[x], values[y], s=3, color=BLUE, alpha=0.3, linewidths=0, rasterized=True)
+    ax.set(xlabel=f"Spearman ρ per gene, {x}", ylabel=f"Spearman ρ per gene, {y}", title=note)
+    ax.set_box_aspect(1)
+
+
+def method_bars(table: pd.DataFrame) -> Figure:
+    """Balanced accuracy (%) of every method with its interval, best at the top, colour = family; dashed: the VAE.
+
+    table: columns method, family, balanced_accuracy, balanced_accuracy_low, balanced_accuracy_high (0–1).
+    """
+    table = table.sort_values("balanced_accuracy", ignore_index=True)
+    value = 100 * table["balanced_accuracy"]
+    bounds = 100 * table[["balanced_accuracy_low", "balanced_accuracy_high"]].to_numpy().T
+    fig, ax = plt.subplots(figsize=(PAGE * 0.72, 0.2 * len(table) + 1.2))
+    y = np.arange(len(table))
+    ax.barh(y, value, color=[FAMILIES[f] for f in table["family"]], height=0.72)
+    ax.errorbar(value, y, xerr=np.abs(bounds - value.to_numpy()), fmt="none", ecolor=BLACK, elinewidth=0.8, capsize=2)
+    ax.axvline(value[table["method"] == "tissue VAE"].iloc[0], color=FAMILIES["supervised VAE"], ls="--", lw=1)
+    for yi, shown in zip(y, value, strict=True):
+        ax.annotate(f"{shown:.1f}", (1.01, yi), xycoords=("axes fraction", "data"), va="center", fontsize=7)
+    ax.set_yticks(y, table["method"])
+    ax.set(xlim=(0, 100), ylim=(-0.6, len(table) - 0.4), xlabel="balanced accuracy on the test part, %")
+    _family_legend(ax, table["family"])
+    return fig
+
+
+def _family_legend(ax, families: pd.Series) -> None:
+    present = [f for f in FAMILIES if f in set(families)]
+    dots = [plt.Line2D([], [], marker="s", ls="", ms=5, color=FAMILIES[f], label=f) for f in present]
+    ax.legend(handles=dots, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+
+
+def accuracy_by_dimensions(table: pd.DataFrame) -> Figure:
+    """Balanced accuracy (%) against the dimensions (log) that a method decides on; numbers name the methods.
+
+    table: as for `method_bars`, with `dimensions`. Methods of the same number of dimensions are moved apart sideways.
+    """
+    table = table.sort_values(["dimensions", "balanced_accuracy"], ignore_index=True)
+    place = table.groupby("dimensions").cumcount() - (table.groupby("dimensions")["method"].transform("size") - 1) / 2
+    x, y = table["dimensions"] * 1.1**place, 100 * table["balanced_accuracy"]
+    fig, ax = plt.subplots(figsize=(PAGE * 0.9, 3.1))
+    ax.scatter(x, y, s=70, color=[FAMILIES[f] for f in table["family"]], linewidths=0)
+    for i, (xi, yi) in enumerate(zip(x, y, strict=True), 1):
+        ax.annotate(str(i), (xi, yi), ha="center", va="center", fontsize=6.5)
+    names = [f"{i}  {method}" for i, method in enumerate(table["method"], 1)]
+    ax.annotate("\n".join(names), (1.03, 1), xycoords="axes fraction", va="top", fontsize=7, linespacing=1.5)
+    ticks = sorted(table["dimensions"].unique())
+    ax.set(xscale="log", xlabel="dimensions (log scale; equal ones moved apart)", ylabel="balanced accuracy, %")
+    ax.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    ax.minorticks_off()
+    _family_legend(ax, table["family"])
+    return fig
+
+
+def mixing_by_tissue(table: pd.DataFrame) -> Figure:
+    """Mixing of sources by tissue, one panel per quantity: dot and interval = found, bar = shuffled in the tissue.
+
+    table: columns quantity, tissue, n, mean, low, high, expected; only rows with an expectation.
+    """
+    quantities = list(dict.fromkeys(table["quantity"]))
+    order = table[table["quantity"] == quantities[0]].sort_values("expected")
+    fig, axes = plt.subplots(1, len(quantities), figsize=(PAGE, 0.16 * len(order) + 1.2), sharey=True)
+    y = np.arange(len(order))
+    for ax, quantity in zip(axes, quantities, strict=True):
+        rows = table[table["quantity"] == quantity].set_index("tissue").loc[order["tissue"]]
+        start = 1 if quantity.startswith("LISI") else 0
+        ax.barh(y, rows["expected"] - start, left=start, color=LIGHT, height=0.8, label="shuffled within the tissue")
+        spread = np.abs(rows[["low", "high"]].to_numpy().T - rows["mean"].to_numpy())
+        found = {"fmt": "o", "ms": 3, "lw": 1, "color": BLUE, "label": "found"}
+        ax.errorbar(rows["mean"], y, xerr=spread, **found)
+        ax.set(xlabel=quantity, ylim=(-0.6, len(order) - 0.4), xlim=(start, None))
+    axes[0].set_yticks(y, [f"{t} ({n:,})" for t, n in zip(order["tissue"], order["n"], strict=True)])
+    axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    return fig
+
+
+def growth_panels(scores: pd.DataFrame, titles: dict[str, str], kinds: dict[str, pd.DataFrame]) -> Figure:
+    """Metrics against the number of training samples (log scale), a panel each; kinds: legend -> rows of `scores`.
+
+    scores: columns metric, samples, value, low, high; the first of `kinds` is joined by a line through its means.
+    """
+    fig, axes = plt.subplots(2, -(-len(titles) // 2), figsize=(PAGE, 4.4), sharex=True)
+    styles = list(zip((BLUE, VERMILION, GREEN), "osD", (1.0, 1.1, 0.9), strict=True))  # shifted: equal sizes overlap
+    sizes = np.unique(next(iter(kinds.values()))["samples"])
+    ticks = [n for i, n in enumerate(sizes) if i == 0 or n > 1.3 * sizes[i - 1]]
+    for ax, (metric, title) in zip(axes.flat, titles.items(), strict=False):
+        mine = scores[(scores["metric"] == metric) & scores["value"].notna()]
+        for (label, rows), (colour, marker, shift) in zip(kinds.items(), styles, strict=False):
+            points = mine.loc[mine.index.intersection(rows.index)].sort_values("samples")
+            spread = np.abs(points[["low", "high"]].to_numpy().T - points["value"].to_numpy())
+            look = {"fmt": marker, "ms": 4, "lw": 0.9, "capsize": 2, "color": colour}
+            ax.errorbar(shift * points["samples"], points["value"], yerr=spread, label=label, **look)
+            if label == next(iter(kinds)) and len(points):
+                mean = points.groupby("samples")["value"].mean()
+                ax.plot(mean.index, mean, color=colour, lw=1)
+        if mine.empty:
+            ax.annotate("not estimable", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
+        ax.set_title(title)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(FixedLocator(ticks))
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.xaxis.set_minor_locator(NullLocator())
+    for ax in axes[-1]:
+        ax.set_xlabel("training samples")
+    fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(kinds))
+    return fig
+
+
+def published_pairs(ax, table: pd.DataFrame, published: dict[tuple[str, str], float]) -> None:
+    """Marks the paper's values on `dots_with_interval`; published: (method, label) -> value, others are left out."""
+    methods, labels = (list(dict.fromkeys(table[column])) for column in ("method", "label"))
+    marks = {}
+    for (method, label), value in published.items():
+        if method in methods and label in labels:
+            y = len(methods) - methods.index(method) + 0.26 * ((len(labels) - 1) / 2 - labels.index(label))
+            marks[y] = value
+    if marks:
+        ax.scatter(list(marks.values()), list(marks), **PUBLISHED)
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+
+
+def differences_by_model(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
+    """A panel per metric: every model's difference with its 95 % interval, filled where it excludes 0.
+
+    table: columns model, against, metric, difference, difference_low, difference_high.
+    """
+    table = table[table["against"] != ""]
+    models = list(dict.fromkeys(table["model"]))[::-1]
+    across = -(-len(titles) // 2)
+    fig, axes = plt.subplots(2, across, figsize=(PAGE, 0.34 * len(models) + 1.6), sharey=True)
+    for ax, (metric, title) in zip(axes.flat, titles.items(), strict=False):
+        rows = table[table["metric"] == metric].set_index("model").reindex(models)
+        for y, (_, row) in enumerate(rows.iterrows()):
+            value, low, high = row[["difference", "difference_low", "difference_high"]].astype(float)
+            if np.isnan(value):
+                ax.annotate("n. e.", (0, y), ha="center", va="center", color=GREY, fontsize=6)
+                continue
+            colour = BLUE if high < 0 or low > 0 else GREY
+            ax.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", ms=3, lw=1, color=colour)
+        ax.axvline(0, color=BLACK, lw=0.8, zorder=0)
+        ax.set_title(title, fontsize=7)
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+        ax.set(yticks=range(len(models)), yticklabels=models, ylim=(-0.6, len(models) - 0.4))
+    for ax in axes.flat[len(titles) :]:
+        ax.set_axis_off()
+    return fig
+
+
+def spread_by_method(ax, table: pd.DataFrame, xlabel: str) -> None:
+    """One row per method: a dot per drug (or type), their median as a bar; "not estimable" where there is none.
+
+    table: columns `method`, `value`.
+    """
+    methods = list(dict.fromkeys(table["method"]))[::-1]
+    rng = np.random.default_rng(0)
+    for y, method in enumerate(methods):
+        values = table.loc[table["method"] == method, "value"].dropna().to_numpy()
+        if not len(values):
+            ax.annotate("not estimable", (0.5, y), xycoords=("axes fraction", "data"), ha="center", color=GREY)
+            continue
+        jitter = y + rng.uniform(-0.28, 0.28, len(values))
+        ax.scatter(values, jitter, s=6, alpha=0.5, linewidths=0, color=METHODS.get(method, GREY))
+        ax.plot([np.median(values)] * 2, [y - 0.38, y + 0.38], color=BLACK, lw=1.5)
+    ax.axvline(0, color=GREY, lw=0.8, ls=":")
+    ax.set_yticks(range(len(methods)), methods)
+    ax.set(xlabel=xlabel, ylim=(-0.6, len(methods) - 0.4))
+
+
+def sample_type_map(ax, xy: np.ndarray, kinds: pd.Series) -> None:
+    """Samples of up to three types on a map, by marker and colour; xy: samples × 2."""
+    markers = {"tumour": (SKY, "o", 5), "cell line": (VERMILION, "^", 12), "organoid": (BLACK, "s", 9)}
+    for kind, (colour, marker, size) in markers.items():
+        at = (kinds == kind).to_numpy()
+        ax.scatter(*xy[at].T, c=colour, marker=marker, s=size, alpha=0.8, linewidths=0, label=kind, rasterized=True)
+    _map_axes(ax, "UMAP")
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.08), ncols=3, borderaxespad=0, columnspacing=1)
+
+
+def network_diagram(layers: pd.DataFrame, labels: dict[str, int], settings: dict) -> Figure:
+    """RNAlign as it was trained: its layers as boxes, the labels that enter, the two regularisers, what is changed.
+
+    layers: columns `part` (encoder, encoder_mean, encoder_sd, decoder, decoder_mean), inputs, outputs, in the network's
+    order; labels: name -> width of each block of y; settings: weights of the loss.
+    """
+    fig, ax = plt.subplots(figsize=(PAGE, 3.3))
+    parts = layers.groupby("part", sort=False)["outputs"].agg(list)
+    n_labels, latent, genes = sum(labels.values()), parts["encoder_mean"][0], parts["decoder_mean"][0]
+    steps = [("x", genes, LIGHT), *((f"encoder\n{i + 1}", w, SKY) for i, w in enumerate(parts["encoder"]))]
+    steps += [("mean\nand sd", latent, YELLOW), ("z", latent, YELLOW)]
+    steps += [(f"decoder\n{i + 1}", w, ORANGE) for i, w in enumerate(parts["decoder"])]
+    steps += [("x,\ndecoded", genes, LIGHT)]
+    at = {name: i for i, (name, *_) in enumerate(steps)}
+    for x, (name, width, colour) in enumerate(steps):
+        half = np.log(max(width, 2)) / np.log(genes)
+        ax.add_patch(plt.Rectangle((x - 0.3, -half), 0.6, 2 * half, facecolor=colour, edgecolor=BLACK, lw=0.6))
+        ax.text(x, 0, f"{name}\n({width:,})", ha="center", va="center", fontsize=6)
+        if x:
+            ax.annotate("", (x - 0.32, 0), (x - 0.68, 0), arrowprops={"arrowstyle": "->", "lw": 0.8})
+    told = "\n".join(f"{name} ({width})" for name, width in labels.items())
+    _label_box(ax, 0.5, f"y, the sample's labels ({n_labels}):\n{told}", GREEN, 0.5)
+    changed = "sample type → cell line, purity → 1;\nthe other labels stay"
+    _label_box(ax, at["z"] + 0.5, f"y to decode ({n_labels}); to align:\n{changed}", VERMILION, at["z"] + 0.5)
+    cor, grad, beta = (settings[name] for name in ("lambda_cor", "lambda_grad", "beta"))
+    of_z = f"{beta:.3g} × KL divergence to the prior, annealed\n{cor:.3g} × L_cor: y should not be read from z"
+    of_x = f"reconstruction, σ = {settings['sigma']:.3g}\n{grad:.3g} × L_grad: should react to y"
+    for x, text in ((at["z"], of_z), (len(steps) - 1, of_x)):
+        ax.text(x, -1.25, text, ha="center", va="top", fontsize=6.5, color=BLUE)
+    ax.set(xlim=(-0.9, len(steps) - 0.1), ylim=(-1.8, 2.3))
+    ax.axis("off")
+    return fig
+
+
+def _label_box(ax, x: float, text: str, colour: str, into: float) -> None:
+    """A box above the network, with an arrow down between two of its layers."""
+    box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": colour}
+    ax.annotate(
+        text, (into, 0.05), (x, 1.75), ha="center", va="center", fontsize=6.5, bbox=box,
+        arrowprops={"arrowstyle": "->", "lw": 0.8, "color": colour},
+    )  # fmt: skip
+
+
+def search_trials(trials: pd.DataFrame, ranges: dict[str, list], selection: str) -> Figure:
+    """Total loss of every trial against each hyper-parameter, and in the last panel against the squared error.
+
+    trials: a row per trial, columns of the hyper-parameters, state, rank_loss, <selection>_loss and <selection>_mse;
+    may be empty. ranges: row of table 2 (log10_… for exponents of ten) -> its limits or choices.
+    """
+    fig, axes = plt.subplots(3, 4, figsize=(PAGE, 5.2), sharey=True)
+    done = trials[trials["state"] == "complete"] if len(trials) else trials
+    for ax, (row, limits) in zip(axes.flat, [*ranges.items(), (f"{selection}_mse", [])], strict=True):
+        name = row.removeprefix("log10_")
+        ax.set_xlabel(name.replace("_", " ") + ("" if name == row else " (log10)"))
+        if limits:
+            margin = 0.08 * (max(limits) - min(limits))
+            ax.set_xlim(min(limits) - margin, max(limits) + margin)
+        if len(limits) > 2:
+            ax.set_xticks(limits)
+        if not len(done):
+            ax.annotate("no search", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
+            continue
+        x, loss = done[name] if name == row else np.log10(done[name]), done[f"{selection}_loss"]
+        lowest = done["rank_loss"] == 1
+        ax.scatter(x, loss, s=14, color=SKY)
+        ax.scatter(x[lowest], loss[lowest], s=28, color=VERMILION, label="trial of lowest loss")
+    for ax in axes[:, 0]:
+        ax.set_ylabel(f"{selection} loss")
+    if len(done):
+        axes[0, 0].legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    return fig
+
+
+def agreement(x: pd.Series, y: pd.Series, xlabel: str, ylabel: str) -> Figure:
+    """Two estimates of the same share (0 to 1) against each other, with the line of equality."""
+    fig, ax = plt.subplots(figsize=(COLUMN, COLUMN * 0.9))
+    ax.scatter(x, y, s=5, alpha=0.4, linewidths=0, color=BLUE, rasterized=True, clip_on=False)
+    ax.axline((0, 0), slope=1, color=GREY, lw=0.8, ls=":")
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel=ylabel, title=f"n = {len(x):,} tumours")
+    ax.set_box_aspect(1)
+    return fig
