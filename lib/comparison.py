@@ -1,32 +1,26 @@
-"""Methods side by side: alignment scores of paper A, tissue calls of paper B, each with intervals and n."""
+"""Methods side by side: alignment scores of paper A, and the calls of an unseen cohort, with intervals and n."""
 
 from __future__ import annotations
 
-import anndata as ad
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from lib.config import Evaluation
 from lib.metrics.alignment import delta_d_per_type, match_rate, truth_scores, within_type_variance_kept
 from lib.metrics.bootstrap import Estimate, interval
-from lib.metrics.classification import balanced_accuracy, knn_predict, paired_difference, weighted_f1
-from lib.metrics.mixing import expected_source_mixing, knn_source_mixing, lisi
 
 SCORES = {
     "match": "lines whose nearest tumours are of their type (share)",
     "match_types": "the same, median over cancer types",
     "delta_d": "ΔD, median over cancer types",
     "delta_d_ratio": "ΔD ÷ median distance within, median over types",
-    "variance_kept": "share of the variance within types that is kept",
+    "variance_kept": "share of the variance within types and kinds that is kept",
     "truth_tumours": "correlation with the pure tumour programme, median",
     "truth_lines": "correlation with the un-adapted line, median",
     "truth_among_tumours": "the same among tumours only: a shift common to all of them does not count",
     "truth_among_lines": "the same among lines only",
 }
+TRUTH = {"truth_tumours": "tumours", "truth_lines": "lines"}
 
 
 def alignment_scores(
@@ -42,11 +36,11 @@ def alignment_scores(
     X, reference: samples × genes (aligned; input); obs: sample_type, cancer_type; truth: samples × genes, the
     programme without infiltrate or culture, or None. Paper A, sections 4.1 and A.3; the rows below ΔD are ours.
     """
-    is_line = (obs["sample_type"] == "cell line").to_numpy()
-    types = obs["cancer_type"].to_numpy(dtype=str)
+    kind, types = (obs[column].to_numpy(dtype=str) for column in ("sample_type", "cancer_type"))
+    is_line = kind == "cell line"
     match = match_rate(X[~is_line], types[~is_line], X[is_line], types[is_line], k=by.match_neighbours)
     matched = (np.asarray(match.predicted) == types[is_line]).astype(float)
-    distances = delta_d_per_type(X, obs["sample_type"].to_numpy(dtype=str), types, by.min_per_kind)
+    distances = delta_d_per_type(X, kind, types, by.min_per_kind)
 
     def over_types(values: pd.Series) -> Estimate:
         values = values.dropna()
@@ -57,11 +51,10 @@ def alignment_scores(
         "match_types": over_types(match.per_type),
         "delta_d": over_types(distances["delta_d"]),
         "delta_d_ratio": over_types(distances["ratio"]),
-        "variance_kept": over_types(within_type_variance_kept(X, reference, types).per_type),
+        "variance_kept": over_types(within_type_variance_kept(X, reference, types, kind).per_type),
     }
     rows |= {score: _not_estimable() for score in SCORES if score.startswith("truth")}
     if truth is not None:
-        kind = obs["sample_type"].to_numpy(dtype=str)
         # over both kinds together, a shift between them that is left counts as an error; within one kind it does not
         summary = truth_scores(X, truth, kind, by.bootstrap, seed).summary
         for row, value in (("tumours", "tumour"), ("lines", "cell line")):
@@ -74,78 +67,6 @@ def alignment_scores(
 
 def _not_estimable() -> Estimate:
     return Estimate(np.nan, np.nan, np.nan, 0)
-
-
-def source_mixing(Z: np.ndarray, source: pd.Series, tissue: pd.Series, by: Evaluation, seed: int) -> pd.DataFrame:
-    """Mixing of sources among nearest neighbours in a latent space, beside that of shuffled sources (paper B, Fig 1).
-
-    Z: samples × latent. Columns quantity, mean, low, high, n; NaN where there is one source only.
-    """
-    source, tissue = source.astype(str).to_numpy(), tissue.astype(str)
-    k, n_sources = min(by.mixing_neighbours, len(Z) - 1), len(np.unique(source))
-    names = ("source mixing", "source mixing, shuffled within tissue", f"LISI (1 to {n_sources})")
-    if n_sources < 2:
-        estimates = [_not_estimable()] * 3
-    else:
-        several = (
-            tissue.map(tissue.value_counts()) > 1
-        ).to_numpy()  # a sample alone in its tissue has none to mix with
-        shuffled = expected_source_mixing(source[several], tissue[several].to_numpy())
-        values = (knn_source_mixing(Z, source, k), shuffled, lisi(Z, source, k))
-        estimates = [interval(v, np.mean, by.bootstrap, seed) for v in values]
-    rows = [
-        {"quantity": q, "mean": e.value, "low": e.low, "high": e.high, "n": e.n}
-        for q, e in zip(names, estimates, strict=True)
-    ]
-    return pd.DataFrame(rows)
-
-
-def highly_variable(X: np.ndarray, n: int) -> np.ndarray:
-    """Indices of the n genes of largest variance; X: samples × genes on the log scale."""
-    return np.sort(np.argsort(-X.var(axis=0), kind="stable")[:n])
-
-
-def baseline_calls(
-    train: ad.AnnData, test: ad.AnnData, log_train: np.ndarray, by: Evaluation, n_pcs: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Tissue calls of the baselines for `test`, all fitted on `train` only.
-
-    train, test: standardised; log_train: the training part as log2(TPM+1), on which genes are ranked by variance.
-    """
-    genes = highly_variable(log_train, by.hvg)
-    n_pcs = min(n_pcs, *train.shape)
-    labels = train.obs["tissue"].to_numpy(dtype=str)
-    regression = make_pipeline(
-        PCA(n_pcs, svd_solver="randomized", random_state=seed),
-        StandardScaler(),
-        LogisticRegression(max_iter=2000),
-    )
-    return {
-        f"kNN, {len(genes):,} genes": knn_predict(train.X[:, genes], labels, test.X[:, genes], by.baseline_neighbours),
-        f"logistic regression, {n_pcs} PCs": regression.fit(train.X, labels).predict(test.X),
-    }
-
-
-def tissue_scores(
-    truth: np.ndarray, calls: dict[str, np.ndarray], against: str, by: Evaluation, seed: int
-) -> pd.DataFrame:
-    """Balanced accuracy and weighted F1 of every method, and its difference to `against`, paired by sample."""
-    rows = []
-    for method, called in calls.items():
-        row = {"method": method, "n": len(truth), "classes": len(np.unique(truth))}
-        for name, score in (("balanced_accuracy", balanced_accuracy), ("weighted_f1", weighted_f1)):
-            row |= _columns(name, score(truth, called, by.bootstrap, seed))
-        if method != against:
-            difference = paired_difference(truth, calls[against], called, "balanced_accuracy", by.bootstrap, seed)
-            row |= _columns("difference", difference)
-        else:
-            row |= {"difference": 0.0, "difference_low": 0.0, "difference_high": 0.0}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _columns(name: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def alignment_in_words(scores: pd.DataFrame) -> str:
@@ -181,6 +102,30 @@ def alignment_in_words(scores: pd.DataFrame) -> str:
     return " ".join(said)
 
 
+def collapsed_in_words(scores: pd.DataFrame) -> str:
+    """The methods that do not beat `type mean` on both truth scores, and how much variance each keeps.
+
+    scores: rows of `alignment_scores` with columns method and seed. A method beats it when the interval of its score
+    lies above type mean's score, on the means of the seeds, for tumours and for lines.
+    """
+    mean = scores.groupby(["method", "score"], sort=False)[["value", "low"]].mean().unstack()
+    if mean["value"]["truth_tumours"].isna().all():
+        return "Without a truth no method can be called collapsed or not; the variance that it keeps is all there is."
+    rivals = [method for method in scores["method"].unique() if method not in ("input", "type mean")]
+    bars = mean["value"].loc["type mean"]
+    lost = {m: [w for s, w in TRUTH.items() if not mean["low"].loc[m, s] > bars[s]] for m in rivals}
+    said = [
+        f"{method} ({' and '.join(what)}; keeps {mean['value'].loc[method, 'variance_kept']:.0%} of the variance)"
+        for method, what in lost.items()
+        if what
+    ]
+    better = [method for method, what in lost.items() if not what]
+    return (
+        f"*Collapsed*, since not above the mean of the given type on every truth score: {', '.join(said) or 'none'}. "
+        f"Above it for tumours and for lines: {', '.join(better) or 'none'}."
+    )
+
+
 def _kept_in_words(share: float) -> str:
     if share < 0.1:
         return (
@@ -198,28 +143,6 @@ def _what_is_lost(ours: pd.Series, none: pd.Series) -> str:
     if shift > gone:
         return "what is wrong with the aligned lines is mostly the shift between the kinds that is left."
     return "what is wrong with the aligned lines is mostly that differences between them are gone."
-
-
-def tissue_in_words(table: pd.DataFrame) -> str:
-    """Every method's scores, and whether the VAE is better than each baseline by the paired intervals."""
-    mean = table.groupby("method", sort=False).mean(numeric_only=True)
-    seeds = f" (means of {table['seed'].nunique()} seeds)" if table["seed"].nunique() > 1 else ""
-    scores = "; ".join(
-        f"{method} {row['balanced_accuracy']:.3f} ({row['balanced_accuracy_low']:.3f} to "
-        f"{row['balanced_accuracy_high']:.3f}) and {row['weighted_f1']:.3f}"
-        for method, row in mean.iterrows()
-    )
-    first = table.iloc[0]
-    said = [f"Balanced accuracy and weighted F1, n = {first['n']:,}, {first['classes']} tissues{seeds}: {scores}."]
-    for method, rows in table[table["method"] != "tissue VAE"].groupby("method", sort=False):
-        gain, low, high = (rows[c].mean() for c in ("difference", "difference_low", "difference_high"))
-        verdict = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
-        sure = f"in {(rows['difference_low'] > 0).sum()} of {len(rows)} seeds by itself"
-        seeds = f"; means of the seeds; {sure}" if len(rows) > 1 else ""
-        said.append(
-            f"The VAE is {verdict} {method}: {100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}{seeds})."
-        )
-    return " ".join(said)
 
 
 def cohort_calls(cohort: pd.DataFrame, expected: dict[str, list[str]], known: set[str]) -> pd.DataFrame:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 
-from lib import curation, labels, sources
+from lib import curation, labels, readers, sources
 from lib.config import FileRole, Profile
 from lib.files import replacing
 
@@ -31,16 +32,20 @@ TISSUE = {
     "gene_ids": "hgnc_2018",
     "gtf": "gencode_41",
 }
+GENE_SETS = "reactome_gene_sets"
 COHORT = {"expression": "target_expression", "phenotype": "target_phenotype", "gene_ids": "hgnc_2018"}
 DEPOSIT = "deposit_expression"
 DEPOSIT_FOLDER = "processed_scaled_411k_tissue_B_h5"
+METHODS = ("input", "linear projection", "Celligner", "RNAlign", "type mean", "ComBat", "Harmony")  # order of tables
+APPLICATIONS = {"drug_response": "prism_primary", "survival": "tcga_survival"}  # used by 09_applications where present
+ORGANOIDS = ("organoids/organoid_expression.csv", "organoids/organoid_info.csv")  # of the demo only
 TRUTH = "truth.h5ad"  # beside the demo's archives, written by lib.synthetic
 
 
 def archives(run: Profile) -> list[str]:
     """Ids, in data/sources.yaml, of the archives that a profile reads."""
     tissue = [DEPOSIT] if run.tissue.source == "deposit" else TISSUE.values()
-    return list(dict.fromkeys([*ALIGNMENT.values(), *tissue, *COHORT.values()]))
+    return list(dict.fromkeys([*ALIGNMENT.values(), *tissue, *COHORT.values(), GENE_SETS]))
 
 
 def _paths(run: Profile, wanted: dict[str, str]) -> dict[str, Path]:
@@ -79,6 +84,27 @@ def curate_tissue(run: Profile) -> curation.Compendium:
     return curation.curate_tissue(out, **_paths(run, TISSUE), **settings)
 
 
+def curate_pool(run: Profile, out: Path) -> None:
+    """The tissue compendium before cell lines fall out and tissues are capped, written to `out`.
+
+    obs.cell_line marks what the cell-line filter would have removed (Table 1, step 9). Archives only.
+    """
+    paths, tissue = _paths(run, TISSUE), run.tissue
+    settings = tissue.model_dump(include={"min_samples", "split", "validation_fraction", "test_fraction"})
+    settings |= tissue.model_dump(include={"single_cell_max", "subset", "subset_seed"})
+    kept = {"exclude_cell_lines": False, "cap": None, "gene_filter": "corrected", "seed": run.seed}
+    curation.curate_tissue(out, **paths, **settings, **kept)
+    pool = ad.read_h5ad(out, backed="r")
+    obs, genes = pool.obs, pool.var_names
+    pool.file.close()
+    with readers.open_expression(paths["archs4"], "archs4_h5") as archs4:
+        lines = readers.depmap_sample_info(paths["depmap_info"])["stripped_cell_line_name"].dropna()
+        texts = archs4.obs.loc[obs.index[obs["source"] == "ARCHS4"]]
+    tokens = labels.cell_line_tokens(texts, labels.cell_line_names(lines, genes)).reindex(obs.index, fill_value="")
+    with h5py.File(out, "a") as file:
+        ad.io.write_elem(file, "obs", obs.assign(cell_line=(tokens != "") | (obs["source"] == "DepMap")))
+
+
 def curate_cohort(run: Profile) -> curation.Compendium:
     """The cohort that training never sees, on the tissue compendium's genes, written to cohort.h5ad."""
     out, compendium = run.processed / "cohort.h5ad", run.processed / "tissue.h5ad"
@@ -93,12 +119,67 @@ def _role(run: Profile, role: FileRole) -> dict:
     return at | {"unit": role.unit, "columns": role.columns.model_dump(), "exclude": role.exclude}
 
 
+def application_files(run: Profile) -> dict[str, Path]:
+    """The tables of drug response and of survival that a profile has, by those names."""
+    if run.data.kind == "files":
+        named = {name: getattr(run.data, name) for name in APPLICATIONS}
+        return {name: run.raw / file for name, file in named.items() if file}
+    return {name: path for name, path in _paths(run, APPLICATIONS).items() if path.is_file()}
+
+
+def organoids(run: Profile) -> ad.AnnData | None:
+    """The demo's organoids on the alignment compendium's genes, log2(TPM+1); None where a profile has none."""
+    if run.data.kind != "demo":
+        return None
+    expression, info = (run.raw / name for name in ORGANOIDS)
+    var = ad.read_h5ad(run.processed / "alignment.h5ad", backed="r").var
+    with readers.open_expression(expression, "depmap_csv", gene_ids=_paths(run, ALIGNMENT)["gene_ids"]) as opened:
+        obs = curation.depmap_obs(opened, readers.depmap_sample_info(info))
+        X = opened.read(genes=var.index).X
+    return ad.AnnData(X, obs.assign(sample_type="organoid", source="organoids"), var)
+
+
 def expected_tissues(run: Profile) -> dict[str, list[str]]:
     """Tissues decided on beforehand for every group of the unseen cohort (paper B's code, or the profile's own)."""
     if run.data.kind == "files":
         return run.data.cohort_expected
     table = labels.expected_tissues().query("expected_code")
     return {group: rows["tissue"].tolist() for group, rows in table.groupby("group", sort=False)}
+
+
+def rubrics(run: Profile) -> dict[str, dict[str, list[str]]]:
+    """Expected tissues by group, as paper B's code and as its text have them; a user's own profile has one rubric."""
+    if run.data.kind == "files":
+        return {"profile": run.data.cohort_expected}
+    table = labels.expected_tissues()
+    groups = table["group"].unique()
+    chosen = {rubric: table[table[f"expected_{rubric}"]] for rubric in ("code", "text")}
+    return {r: {g: t.loc[t["group"] == g, "tissue"].tolist() for g in groups} for r, t in chosen.items()}
+
+
+def aligned(run: Profile) -> tuple[ad.AnnData, dict[str, np.ndarray]]:
+    """The alignment compendium in z-scores, and its samples × genes as every method of `METHODS` aligned them.
+
+    "input" is the compendium itself, "RNAlign" is X of aligned.h5ad, the others are its layers. A method that the
+    data did not allow is absent; its reason is in `skipped`.
+    """
+    given = curation.standardise(curation.load(run.processed / "alignment.h5ad"))
+    found = curation.load(run.processed / "aligned.h5ad")
+    matrices = {"input": given.X, "RNAlign": found.X, **found.layers}
+    return given, {method: np.asarray(matrices[method]) for method in METHODS if method in matrices}
+
+
+def skipped(run: Profile) -> dict[str, str]:
+    """The methods that the alignment compendium did not allow, each with its reason."""
+    return dict(ad.read_h5ad(run.processed / "aligned.h5ad", backed="r").uns.get("skipped", {}))
+
+
+def gene_sets(run: Profile) -> Path | None:
+    """The GMT file of a profile, or None where it has none. (The demo's sets are its generator's own programmes.)"""
+    if run.data.kind == "files":
+        return run.raw / run.data.gene_sets if run.data.gene_sets else None
+    path = sources.load_sources()[GENE_SETS].path(run.raw)
+    return path if path.is_file() else None
 
 
 def truth(run: Profile, adata: ad.AnnData) -> np.ndarray:
@@ -109,6 +190,20 @@ def truth(run: Profile, adata: ad.AnnData) -> np.ndarray:
     drawn = ad.read_h5ad(run.raw / TRUTH)[adata.obs_names, adata.var_names].layers["programme"]
     mean, sd = (adata.var[c].to_numpy() for c in ("mean", "sd"))
     return (np.asarray(drawn) - mean) / np.where(sd > 0, sd, 1)
+
+
+def true_drug_response(run: Profile, samples: pd.Index, drugs: pd.Index) -> pd.DataFrame | None:
+    """The generator's noise-free response: samples × drugs; None where there is no truth."""
+    if run.data.kind != "demo":
+        return None
+    return pd.read_csv(run.raw / "truth_drug_response.tsv", sep="\t", index_col=0).loc[samples, drugs]
+
+
+def true_hazard(run: Profile, samples: pd.Index) -> pd.Series | None:
+    """The generator's log hazard of patients, None where there is no truth."""
+    if run.data.kind != "demo":
+        return None
+    return pd.read_csv(run.raw / "truth_survival.tsv", sep="\t", index_col=0).loc[samples, "log_hazard"]
 
 
 def true_labels(run: Profile, samples: pd.Index) -> pd.DataFrame:

@@ -64,22 +64,6 @@ def test_words_call_a_collapse_by_its_name(cancers):
     assert "beats it on both" in said(programme)
 
 
-def test_paired_difference_has_the_sign_of_the_gain():
-    truth = np.repeat(["a", "b"], 100)
-    worse = truth.copy()
-    worse[:30] = "b"
-    table = comparison.tissue_scores(truth, {"tissue VAE": truth, "guess": worse}, "tissue VAE", BY, 0).assign(seed=0)
-    row = table.set_index("method").loc["guess"]
-    assert row["difference"] == pytest.approx(0.15)
-    assert 0 < row["difference_low"] < 0.15 < row["difference_high"]
-    assert "better than guess" in comparison.tissue_in_words(table)
-
-
-def test_variable_genes_are_ranked_by_variance():
-    X = np.random.default_rng(0).normal(size=(200, 5)) * [1, 5, 2, 4, 0]
-    assert comparison.highly_variable(X, 2).tolist() == [1, 3]
-
-
 def test_cohort_is_scored_only_where_the_model_could_be_right():
     cohort = pd.DataFrame({"group": ["AML", "AML", "new", "NBL"], "predicted": ["blood", "skin", "skin", "skin"]})
     expected = {"AML": ["blood", "bone marrow"], "NBL": ["nerve"]}
@@ -87,13 +71,3 @@ def test_cohort_is_scored_only_where_the_model_could_be_right():
     assert table.loc["AML", "called_as_expected"] == 0.5
     assert table.loc[["new", "NBL"], "called_as_expected"].isna().all()
     assert "nerve (not in training)" in table.loc["NBL", "expected"]
-
-
-def test_one_source_cannot_be_mixed():
-    Z = np.random.default_rng(0).normal(size=(60, 4))
-    tissue = pd.Series(np.repeat(["liver", "skin"], 30))
-    alone = comparison.source_mixing(Z, pd.Series([""] * 60), tissue, BY, 0)
-    mixed = comparison.source_mixing(Z, pd.Series(["GTEx", "TCGA"] * 30), tissue, BY, 0)
-    assert alone["mean"].isna().all()
-    assert mixed["mean"].notna().all()
-    assert mixed.loc[0, "mean"] == pytest.approx(mixed.loc[1, "mean"], abs=0.1)

@@ -100,18 +100,25 @@ class VarianceKept(NamedTuple):
     per_type: pd.Series
 
 
-def within_type_variance_kept(X, reference, cancer_type) -> VarianceKept:
+def within_type_variance_kept(X, reference, cancer_type, batch=None) -> VarianceKept:
     """Within-type sum of squares in `X` over that in `reference` (the same samples before alignment).
 
-    1: nothing within a cancer type was lost; 0: every sample became its type's mean. Types with one sample,
-    or whose samples are identical in the reference, have no variance to keep and are left out of `per_type`.
+    1: nothing within a cancer type was lost; 0: every sample became its type's mean. `batch` (a label per sample):
+    the variance within the batches of a type only, so that a shift between batches, which alignment is to remove,
+    does not count as lost. Types with one sample, or whose samples are identical in the reference, have no variance
+    to keep and are left out of `per_type`.
     Raises ValueError for NaN, for another number of samples, and when no type has variance.
     """
     X, reference = as_matrix(X, "X"), as_matrix(reference, "reference")
     if len(X) != len(reference):
         raise ValueError(f"reference: found {len(reference)} samples, expected {len(X)} as in X")
     codes, types = as_codes(cancer_type, len(X), "cancer_type")
-    kept, whole = ([_sum_of_squares(m[codes == i]) for i in range(len(types))] for m in (X, reference))
+    batches = np.zeros(len(X), int) if batch is None else as_codes(batch, len(X), "batch")[0]
+    cells = np.unique(np.stack([codes, batches]), axis=1).T
+    squares = pd.DataFrame(
+        [[_sum_of_squares(m[(codes == i) & (batches == j)]) for m in (X, reference)] for i, j in cells]
+    )
+    kept, whole = squares.groupby(types[cells[:, 0]]).sum().T.to_numpy()
     kept, whole = pd.Series(kept, index=types), pd.Series(whole, index=types)
     if not whole.sum() > 0:
         raise ValueError("reference: found no variance within any cancer type, expected some")

@@ -62,10 +62,15 @@ class _Work:
     threads: int  # sums depend on it
 
 
+def ranges(space: RNAlignSearch) -> dict[str, list]:
+    """The rows of Table 2 and their limits or choices; log10_… gives exponents of ten."""
+    return space.model_dump(exclude={"trials", "epochs", "selection", "use_best"})
+
+
 def distributions(space: RNAlignSearch) -> dict[str, BaseDistribution]:
     """Table 2 as Optuna's distributions, named as RNAlign's hyper-parameters; 10^Uniform(a, b) is log-uniform."""
     found: dict[str, BaseDistribution] = {}
-    for row, value in space.model_dump(exclude={"trials", "epochs", "selection"}).items():
+    for row, value in ranges(space).items():
         if row in CHOICES:
             found[row] = CategoricalDistribution(value)
         elif row.startswith("log10_"):
@@ -130,6 +135,27 @@ def _part(adata: ad.AnnData, name: str) -> ad.AnnData:
     if part.n_obs < 2:
         raise ValueError(f"adata.obs['split']: found {part.n_obs} samples of {name!r}, expected at least 2")
     return part.to_memory() if part.isbacked else part.copy()
+
+
+def search_table(space: RNAlignSearch, trials: pd.DataFrame, used: dict) -> pd.DataFrame:
+    """Paper A's Table 2 with what was made of it: a row per hyper-parameter, columns range, drawn, best, used.
+
+    trials: of `search`, or empty; drawn: lowest to highest of the trials' draws; best: of lowest total loss; used: the
+    model's settings.
+    """
+    rows = []
+    done = trials[trials["state"] == "complete"] if len(trials) else trials
+    for row, limits in ranges(space).items():
+        name = row.removeprefix("log10_")
+        words = ", ".join(map(str, limits)) if row in CHOICES else f"Uniform({limits[0]:g}, {limits[1]:g})"
+        drawn = best = "no search"
+        if len(done):
+            drawn = f"{done[name].min():.3g} to {done[name].max():.3g}"
+            best = f"{done.sort_values('rank_loss')[name].iloc[0]:.3g}"
+        words = f"10^{words}" if row != name else words
+        found = {"hyper-parameter": name, "range": words, "drawn": drawn, "best": best}
+        rows.append(found | {"used": f"{used[name]:.3g}", "trials": len(done)})
+    return pd.DataFrame(rows)
 
 
 # --- one trial ----------------------------------------------------------------------------------------------
@@ -233,7 +259,7 @@ def _fingerprint(work: _Work) -> str:
         labels = part.obs[part.obs.columns.intersection(["cancer_type", "sample_type", "purity"])].astype(str)
         hashed.update(training.Samples(part).to("cpu").digest().encode())
         hashed.update(pd.util.hash_pandas_object(labels, index=False).to_numpy().tobytes())
-    space = work.space.model_dump(exclude={"trials"})
+    space = work.space.model_dump(exclude={"trials", "use_best"})
     values = [space, work.fixed | {"device": None}, list(work.train.var_names), work.seed]
     hashed.update(json.dumps(values, sort_keys=True, default=str).encode())
     return hashed.hexdigest()
