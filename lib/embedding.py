@@ -9,12 +9,15 @@ from sklearn.decomposition import PCA
 def umap_map(X: np.ndarray, n_pcs: int, n_neighbours: int, min_dist: float, seed: int) -> np.ndarray:
     """UMAP of the leading principal components, Euclidean; settings of Celligner (Warren et al. 2020).
 
-    X: samples × genes → samples × 2. One thread: with several, UMAP does not repeat.
+    X: samples × genes → samples × 2; fewer neighbours where there are fewer samples. One thread: with several,
+    UMAP does not repeat. ValueError for fewer than four samples.
     """
     from umap import UMAP
 
+    if len(X) < 4:
+        raise ValueError(f"X: found {len(X)} samples, expected at least 4 for a map")
     pcs = PCA(min(n_pcs, *X.shape), svd_solver="randomized", random_state=seed).fit_transform(X)
-    reducer = UMAP(n_neighbors=n_neighbours, min_dist=min_dist, random_state=seed, n_jobs=1)
+    reducer = UMAP(n_neighbors=min(n_neighbours, len(X) - 1), min_dist=min_dist, random_state=seed, n_jobs=1)
     return reducer.fit_transform(pcs)
 
 

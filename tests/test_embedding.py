@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from lib import embedding
 
@@ -33,3 +34,10 @@ def test_tsne_keeps_groups_and_repeats_with_its_seed():
 def test_few_samples_lower_the_perplexity():
     X, _ = groups(n=5)
     assert np.isfinite(embedding.kobak_berens_tsne(X, 30.0, 300, seed=1)).all()
+
+
+def test_few_samples_lower_the_number_of_neighbours_and_too_few_are_refused():
+    X, _ = groups(n=2)
+    assert np.isfinite(embedding.umap_map(X, 70, 10, 0.5, seed=1)).all()
+    with pytest.raises(ValueError, match="X: found 3 samples, expected at least 4"):
+        embedding.umap_map(X[:3], 70, 10, 0.5, seed=1)
