@@ -30,7 +30,7 @@ from lib.files import replacing
 
 CATALOGUE = Path(__file__).parents[1] / "data" / "sources.yaml"
 CHECKSUMS = "checksums.json"  # sha256 and size of what was downloaded, beside the files
-ROLES = ("alignment", "tissue", "cohort", "deposit", "annotation", "checkpoint")
+ROLES = ("alignment", "tissue", "cohort", "deposit", "annotation", "checkpoint", "application")
 CHUNK = 1 << 20
 TIMEOUT = 60
 RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)

@@ -1,8 +1,8 @@
 """The demo's ground truth and what each archive measures of it.
 
 `generate(out_dir, size, seed)` draws tumours, cell lines and tissue samples, measures them as each public archive
-would, and writes raw archives in the native formats (lib/synthetic_archives.py lists the files) with the truth
-beside them in truth.h5ad. What they are drawn from, and every number that shapes it, is in
+would, and writes raw archives in the native formats (lib/synthetic_archives.py and lib/synthetic_clinical.py list the
+files) with the truth beside them in truth.h5ad. What they are drawn from, and every number that shapes it, is in
 lib/synthetic_programmes.py.
 
 Profiles are linear (TPM), samples × genes, float32. All Ensembl, Entrez and HGNC ids are invented, also those of
@@ -21,6 +21,8 @@ import pandas as pd
 
 from lib import synthetic_vocabulary as vocabulary
 from lib.synthetic_archives import describe_archs4, write_archives
+from lib.synthetic_clinical import write_clinical
+from lib.synthetic_gene_sets import write_gene_sets
 from lib.synthetic_programmes import (
     BRANCH_OF,
     SUBTYPES,
@@ -364,5 +366,8 @@ def generate(out_dir: str | Path, size: str | DemoSize = "demo", seed: int = 42)
         if size not in SIZES:
             raise ValueError(f"size: found {size!r}, expected one of {', '.join(SIZES)} or a DemoSize")
         size = SIZES[size]
-    write_archives(Demo(size, seed), Path(out_dir))
+    demo = Demo(size, seed)
+    write_archives(demo, Path(out_dir))
+    write_clinical(demo, Path(out_dir))
+    write_gene_sets(demo, Path(out_dir))
     return Path(out_dir)

@@ -14,6 +14,8 @@ tcga/TCGA_phenotype_denseDataOnlyDownload.tsv.gz, target/TARGET_phenotype.gz sam
 gencode/gencode.v41.annotation.gtf.gz                                        exons
 truth.h5ad, truth_archs4.tsv                                                 what was drawn (no archive has this)
 
+Drug response, survival and organoids are written beside them by lib/synthetic_clinical.py.
+
 Warts on purpose: versioned ids, second loci that share a symbol, previous symbols in DepMap's header, a few genes
 missing from each archive, free text, single cells, unmappable samples, cell lines among ARCHS4's samples, missing
 purities.

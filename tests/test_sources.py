@@ -114,8 +114,7 @@ def test_catalogue_has_every_archive_of_both_papers():
         "tcga",
         "target",
         "deposit",
-        "bulkformer",
-        "scgpt",
+        "checkpoints",
     }
     assert needed < folders
     assert all(s.licence and s.citation and s.release for s in catalogue.values())
