@@ -36,6 +36,51 @@ def paired_difference(y_true, pred_a, pred_b, score="balanced_accuracy", n_boot=
     return _estimate(y_true, [pred_a, pred_b], lambda t: measure(t[0]) - measure(t[1]), n_boot, seed)
 
 
+def unpaired_difference(first, second, n_boot: int = 1000, seed: int = 0) -> Estimate:
+    """Balanced accuracy in one set of samples minus that in another, with its interval and the n of both together.
+
+    first, second: (y_true, y_pred, groups) of the samples. Within each class whole groups (studies, donors) are
+    resampled: samples of one group are alike, and intervals over samples would be too narrow. A class with one group
+    does not vary. Raises ValueError for missing labels.
+    """
+    rng = np.random.default_rng(seed)
+    (value_a, draws_a, n_a), (value_b, draws_b, n_b) = (
+        _recall_by_group(*each, n_boot, rng) for each in (first, second)
+    )
+    return Estimate(value_a - value_b, *percentile_interval(draws_a - draws_b), n_a + n_b)
+
+
+def _recall_by_group(y_true, y_pred, groups, n_boot: int, rng) -> tuple[float, np.ndarray, int]:
+    """Mean recall over the classes of `y_true`, its draws when groups are resampled within each class, and n."""
+    codes, _ = _shared_codes(y_true, [y_pred])
+    group_codes, _ = as_codes(groups, codes.shape[1], "groups")
+    recalls, draws = [], []
+    for level in np.unique(codes[0]):
+        mine = codes[0] == level
+        _, members = np.unique(group_codes[mine], return_inverse=True)
+        n, hits = np.bincount(members), np.bincount(members, codes[1][mine] == level)
+        weights = rng.multinomial(len(n), np.full(len(n), 1 / len(n)), size=n_boot)
+        recalls.append(hits.sum() / n.sum())
+        draws.append((weights @ hits) / (weights @ n))
+    return float(np.mean(recalls)), np.mean(draws, axis=0), codes.shape[1]
+
+
+def confusion_table(y_true, y_pred) -> pd.DataFrame:
+    """Share of each true class (row) that is called each class (column): rows add up to 1; classes in `y_true` only.
+
+    Calls of a class that no sample has are in the column "other". Raises ValueError for missing labels.
+    """
+    codes, levels = _shared_codes(y_true, [y_pred])
+    counts = np.zeros((len(levels), len(levels)))
+    np.add.at(counts, tuple(codes), 1)
+    present = counts.sum(axis=1) > 0
+    table = pd.DataFrame(counts[present][:, present], index=levels[present], columns=levels[present])
+    other = counts[present][:, ~present].sum(axis=1)
+    if other.any():
+        table["other"] = other
+    return table.div(counts[present].sum(axis=1), axis=0).rename_axis("class")
+
+
 def per_class_accuracy(y_true, y_pred, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Recall of every class in `y_true`: DataFrame (index class; columns n, correct, accuracy, low, high).
 

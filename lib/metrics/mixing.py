@@ -1,6 +1,6 @@
 """How well samples of different sources (or batches, or labels) mix among their nearest neighbours."""
 
-import warnings
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def knn_source_mixing(Z, source, k: int = 20) -> np.ndarray:
     """Per sample, the share of its k nearest neighbours that come from another source: array (n,).
 
     Z: samples × features, Euclidean. 0: every neighbour is of the sample's own source; compare with
-    `expected_source_mixing`, not with 1. Raises ValueError for fewer than two sources, NaN, k >= n.
+    `shuffled_mixing`, not with 1. Raises ValueError for fewer than two sources, NaN, k >= n.
     """
     Z = as_matrix(Z, "Z")
     codes, _ = as_codes(source, len(Z), "source", min_levels=2)
@@ -20,24 +20,33 @@ def knn_source_mixing(Z, source, k: int = 20) -> np.ndarray:
     return (codes[neighbours] != codes[:, None]).mean(axis=1)
 
 
-def expected_source_mixing(source, tissue) -> np.ndarray:
-    """Per sample, the source mixing expected if sources mixed at random within each tissue: array (n,).
+class Mixing(NamedTuple):
+    """Per sample: share of neighbours from another source, and LISI of the sources."""
 
-    (samples of the tissue from other sources) / (other samples of the tissue): the ceiling that a perfect
-    integration reaches while every neighbour is still of the sample's tissue. A tissue with one sample
-    has no such expectation: NaN, with a warning that names it.
+    source_mixing: np.ndarray
+    lisi: np.ndarray
+
+
+def shuffled_mixing(Z, source, tissue, k: int = 20, n_shuffles: int = 50, seed: int = 0) -> Mixing:
+    """Mean `knn_source_mixing` and (uniform) `lisi` when sources are shuffled among the samples of each tissue.
+
+    The neighbours stay, so this is what the same space would show if a tissue's samples lay in it regardless of their
+    source: the scale for what was found. A tissue of one source, or one sample, gives what was found.
+    Raises ValueError for fewer than two sources, NaN, k >= n.
     """
-    source_codes, _ = as_codes(source, len(np.asarray(source)), "source", min_levels=2)
-    tissue_codes, tissues = as_codes(tissue, len(source_codes), "tissue")
-    counts = np.zeros((len(tissues), source_codes.max() + 1))
-    np.add.at(counts, (tissue_codes, source_codes), 1)
-    sizes = counts.sum(axis=1)
-    if (sizes == 1).any():
-        alone = ", ".join(map(str, tissues[sizes == 1]))
-        warnings.warn(f"expected mixing is NaN for tissues with a single sample: {alone}", stacklevel=2)
-    others = sizes[tissue_codes] - 1
-    foreign = sizes[tissue_codes] - counts[tissue_codes, source_codes]
-    return np.divide(foreign, others, out=np.full(len(others), np.nan), where=others > 0)
+    Z = as_matrix(Z, "Z")
+    codes, sources = as_codes(source, len(Z), "source", min_levels=2)
+    tissue_codes, _ = as_codes(tissue, len(Z), "tissue")
+    _, neighbours = nearest_neighbours(Z, k)
+    rng, in_tissue = np.random.default_rng(seed), np.argsort(tissue_codes, kind="stable")
+    mixing, simpson = np.zeros(len(Z)), np.zeros(len(Z))
+    for _ in range(n_shuffles):
+        order = np.lexsort((rng.random(len(Z)), tissue_codes))  # tissue by tissue, at random within
+        shuffled = np.empty_like(codes)
+        shuffled[in_tissue] = codes[order]
+        mixing += (shuffled[neighbours] != shuffled[:, None]).mean(axis=1)
+        simpson += _inverse_simpson(shuffled[neighbours], np.full(neighbours.shape, 1 / k), len(sources))
+    return Mixing(mixing / n_shuffles, simpson / n_shuffles)
 
 
 def lisi(Z, labels, k: int = 20, weights: str = "uniform", perplexity: float = 30) -> np.ndarray:
@@ -60,7 +69,12 @@ def lisi(Z, labels, k: int = 20, weights: str = "uniform", perplexity: float = 3
         probability = _perplexity_weights(distances, perplexity)
     else:
         raise ValueError(f"weights: found {weights!r}, expected 'uniform' or 'gaussian'")
-    shares = np.stack([np.where(codes[neighbours] == i, probability, 0).sum(1) for i in range(len(levels))])
+    return _inverse_simpson(codes[neighbours], probability, len(levels))
+
+
+def _inverse_simpson(labels: np.ndarray, weights: np.ndarray, n_levels: int) -> np.ndarray:
+    """1 / sum of squared shares of each row's labels (codes, samples × neighbours) under weights that add up to 1."""
+    shares = np.stack([np.where(labels == i, weights, 0).sum(axis=1) for i in range(n_levels)])
     return 1 / (shares**2).sum(axis=0)
 
 

@@ -22,6 +22,7 @@ from lib.models import training
 
 VARIANTS = ("corrected", "faithful")
 PRIOR_DRAWS = 200
+NORMALISATION_WIDTH = 64
 HELD_OUT = 0.1  # share of the training samples kept for early stopping when no validation set is given
 MISSING = ("", "nan", "NaN", "None")
 
@@ -46,18 +47,36 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
     return torch.exp(-squared.clamp(min=0) / dim**2)
 
 
+class Normalisation(nn.Module):
+    """x → (x - shift) · scale, gene by gene; shift and scale are read from the sample itself. Begins as identity."""
+
+    def __init__(self, genes: int):
+        super().__init__()
+        self.read = nn.Sequential(_xavier(genes, NORMALISATION_WIDTH), nn.LeakyReLU(0.2))
+        self.shift = nn.Linear(NORMALISATION_WIDTH, genes)
+        self.log_scale = nn.Linear(NORMALISATION_WIDTH, genes)
+        for layer in (self.shift, self.log_scale):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.read(x)
+        return (x - self.shift(h)) * torch.exp(torch.tanh(self.log_scale(h)))  # tanh: one odd sample can't explode
+
+
 class SupervisedVAE(nn.Module):
     """Layers and loss of Flexynesis' supervised_vae for one omics layer (H = hidden_factor · genes):
 
     encoder genes → H (LeakyReLU 0.2, batch norm) → two heads of `latent`; one more linear layer on each;
     decoder latent → H (LeakyReLU 0.2, batch norm) → genes; head latent → supervisor_hidden (batch norm,
-    ReLU, dropout 0.1) → classes.
+    ReLU, dropout 0.1) → classes. With `affine_jitter`, a `Normalisation` before the encoder.
     """
 
     def __init__(self, genes: int, classes: int, settings: dict):
         super().__init__()
         self.s = settings
         latent = settings["latent"]
+        self.normalisation = Normalisation(genes) if settings["affine_jitter"] else None
         hidden = max(int(genes * settings["hidden_factor"]), 2)
         supervisor = max(settings["supervisor_hidden"], 2)
         self.encoder = nn.Sequential(_xavier(genes, hidden), nn.LeakyReLU(0.2), nn.BatchNorm1d(hidden))
@@ -82,7 +101,7 @@ class SupervisedVAE(nn.Module):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), after the fusion layers."""
-        h = self.encoder(x)
+        h = self.encoder(x if self.normalisation is None else self.normalisation(x))
         return self.fusion_mean(self.encoder_mean(h)), self.fusion_log_var(self.encoder_log_var(h))
 
     def sample(self, mean: Tensor, log_var: Tensor) -> Tensor:
@@ -111,7 +130,10 @@ class SupervisedVAE(nn.Module):
         return {"loss": loss, "mse": mse, "mmd": mmd, "cross_entropy": entropy}
 
     def _corrupt(self, x: Tensor) -> Tensor:
-        """Exactly int(mask_fraction · genes) random genes of each sample set to 0."""
+        """Every gene of a sample shifted and scaled at random; exactly int(mask_fraction · genes) of them set to 0."""
+        jitter = self.s["affine_jitter"]
+        if jitter:
+            x = x * torch.exp(jitter * torch.randn_like(x)) + jitter * torch.randn_like(x)
         masked = int(self.s["mask_fraction"] * x.shape[1])
         if masked == 0:
             return x
@@ -137,8 +159,10 @@ class TissueVAE(BaseEstimator):
     Loss: mean squared error + mmd_weight · MMD(N(0, I), z) + supervision_weight · cross-entropy; no KL
     term. Adam, early stopping on the validation loss with `patience`, weights of the best epoch.
     `mask_fraction`: share of the genes set to 0 per sample and step (0.2 in the denoising variant), against
-    the unmasked target. `variant`: 'corrected' or 'faithful' (see the module). Defaults: the published
-    settings.
+    the unmasked target. `variant`: 'corrected' or 'faithful' (see the module). `affine_jitter`: above 0, a
+    layer learns to normalise a single sample, which paper B's Discussion proposes: in training every gene
+    of every sample is scaled by exp(N(0, affine_jitter²)) and shifted by N(0, affine_jitter²), against the
+    untouched target. Defaults: the published settings.
 
     X is taken as it is: give z-scored log2(TPM+1). After `fit`: genes_, classes_, history_ (one row per
     epoch), module_.
@@ -160,6 +184,7 @@ class TissueVAE(BaseEstimator):
         precision: str = "32-true",
         mmd_weight: float = 1.0,
         supervision_weight: float = 1.0,
+        affine_jitter: float = 0.0,
     ):
         self.latent = latent
         self.hidden_factor = hidden_factor
@@ -175,6 +200,7 @@ class TissueVAE(BaseEstimator):
         self.precision = precision
         self.mmd_weight = mmd_weight
         self.supervision_weight = supervision_weight
+        self.affine_jitter = affine_jitter
 
     def fit(
         self,
@@ -278,6 +304,9 @@ class TissueVAE(BaseEstimator):
             raise ValueError(f"batch_size: found {self.batch_size!r}, expected at least 2")
         if not 0 <= self.mask_fraction < 1:
             raise ValueError(f"mask_fraction: found {self.mask_fraction!r}, expected 0 <= mask_fraction < 1")
+        for name in ("mmd_weight", "supervision_weight", "affine_jitter"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: found {getattr(self, name)!r}, expected a number from 0 up")
 
     def _fitted_module(self) -> SupervisedVAE:
         check_is_fitted(self, "module_")
