@@ -36,6 +36,7 @@ GENE_SETS = "reactome_gene_sets"
 COHORT = {"expression": "target_expression", "phenotype": "target_phenotype", "gene_ids": "hgnc_2018"}
 DEPOSIT = "deposit_expression"
 DEPOSIT_FOLDER = "processed_scaled_411k_tissue_B_h5"
+BALANCE = {"cap", "genes", "gene_filter", "min_samples", "split", "validation_fraction", "test_fraction"}
 METHODS = ("input", "linear projection", "Celligner", "RNAlign", "type mean", "ComBat", "Harmony")  # order of tables
 APPLICATIONS = {"drug_response": "prism_primary", "survival": "tcga_survival"}  # used by 09_applications where present
 ORGANOIDS = ("organoids/organoid_expression.csv", "organoids/organoid_info.csv")  # of the demo only
@@ -72,15 +73,19 @@ def curate_tissue(run: Profile) -> curation.Compendium:
     """The tissue compendium of a profile (paper B, Methods and Table 1), written to tissue.h5ad."""
     out, tissue = run.processed / "tissue.h5ad", run.tissue
     if tissue.source == "deposit":
-        folder = run.raw / "deposit" / DEPOSIT_FOLDER
+        folder = deposit_folder(run) / DEPOSIT_FOLDER
         settings = {"gene_filter": tissue.gene_filter, "validation_fraction": tissue.validation_fraction}
         return curation.curate_deposit(out, folder=folder, seed=run.seed, **settings)
-    balance = {"cap", "genes", "gene_filter", "min_samples", "split", "validation_fraction", "test_fraction"}
-    settings = tissue.model_dump(include=balance) | {"seed": run.seed}
     if run.data.kind == "files":
+        settings = tissue.model_dump(include=BALANCE) | {"seed": run.seed}
         return curation.curate_tissue_file(out, **_role(run, run.data.tissue), **settings)
+    return curate_archives(run, out)
+
+
+def curate_archives(run: Profile, out: Path) -> curation.Compendium:
+    """The tissue compendium from the archives (paper B, Methods and Table 1), written to `out`."""
     funnel = {"single_cell_max", "subset", "subset_seed", "exclude_cell_lines"}
-    settings |= tissue.model_dump(include=funnel)
+    settings = run.tissue.model_dump(include=BALANCE | funnel) | {"seed": run.seed}
     return curation.curate_tissue(out, **_paths(run, TISSUE), **settings)
 
 
@@ -110,7 +115,40 @@ def curate_cohort(run: Profile) -> curation.Compendium:
     out, compendium = run.processed / "cohort.h5ad", run.processed / "tissue.h5ad"
     if run.data.kind == "files":
         return curation.curate_cohort_file(out, compendium=compendium, **_role(run, run.data.cohort))
+    return curate_target(run, out, compendium)
+
+
+def curate_target(run: Profile, out: Path, compendium: Path) -> curation.Compendium:
+    """TARGET on the genes of `compendium`, written to `out`."""
     return curation.curate_cohort(out, compendium=compendium, **_paths(run, COHORT))
+
+
+def deposit_folder(run: Profile) -> Path:
+    """Where paper B's deposit is, if the profile reads it."""
+    return run.raw / "deposit"
+
+
+def has_deposited_bulkformer(run: Profile) -> bool:
+    """Whether the profile reads the deposit, and the authors' BulkFormer embeddings are there."""
+    files = (deposit_folder(run) / f"{part}_emb_bf93M.npy" for part in ("ref", "tgt"))
+    return run.tissue.source == "deposit" and all(file.is_file() for file in files)
+
+
+def deposited_codes(run: Profile, samples: pd.Index) -> np.ndarray | None:
+    """The authors' own codes of the deposit's samples, samples × latent; None where a profile has none.
+
+    embeddings_train.csv and embeddings_test.csv: a row per sample, its id first; columns that are no numbers are left
+    out. ValueError when a sample has no row.
+    """
+    files = [deposit_folder(run) / f"embeddings_{part}.csv" for part in ("train", "test")]
+    if run.tissue.source != "deposit" or not all(file.is_file() for file in files):
+        return None
+    codes = pd.concat([pd.read_csv(file, index_col=0).rename(index=str) for file in files]).select_dtypes("number")
+    missing = samples.difference(codes.index)
+    if len(missing) or codes.index.has_duplicates:
+        found = f"no row for {len(missing):,} samples ({missing[0]})" if len(missing) else "a sample twice"
+        raise ValueError(f"{files[0]}, {files[1].name}: found {found}, expected one row for each")
+    return codes.loc[samples].to_numpy(np.float32)
 
 
 def _role(run: Profile, role: FileRole) -> dict:

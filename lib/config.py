@@ -196,6 +196,20 @@ class TissueVAESettings(Section):
     checkpoint_every: Positive
 
 
+class TissueVAESearch(Section):
+    """Search space of paper B's Bayesian optimisation (Methods): latent size and batch size. `trials: 0` = no search.
+
+    use_best: whether the best trial's values replace the profile's.
+    """
+
+    trials: Annotated[int, Field(ge=0)]
+    epochs: Positive
+    selection: Literal["validation", "test"]
+    use_best: bool
+    latent: Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+    batch_size: Annotated[list[Annotated[int, Field(ge=2)]], Choices]
+
+
 class TissueControls(Section):
     """Tissue VAEs trained beside the main one to be compared with each other: epochs of each, at most.
 
@@ -259,6 +273,7 @@ class Profile(Section):
     rnalign_controls: RNAlignControls
     tissue: Tissue
     tissue_vae: TissueVAESettings
+    tissue_vae_search: TissueVAESearch
     tissue_controls: TissueControls
     applications: Applications
     evaluation: Evaluation
@@ -273,20 +288,22 @@ class Profile(Section):
         models = (
             ("alignment", self.alignment, "rnalign_search", self.rnalign_search),
             ("tissue", self.tissue, "tissue_vae", self.tissue_vae),
+            ("tissue", self.tissue, "tissue_vae_search", self.tissue_vae_search),
         )
         for section, part, model, settings in models:
-            used = model != "rnalign_search" or settings.trials > 0
+            used = getattr(settings, "trials", 1) > 0
             if used and not getattr(part, f"{settings.selection}_fraction"):
                 raise ValueError(f"{section}.{settings.selection}_fraction: found 0, but {model} selects on that part")
-        if self.tissue.source == "deposit" and self.data.kind != "archives":
-            raise ValueError(f"tissue.source: found deposit with data of kind {self.data.kind}, expected archives")
+        if self.tissue.source == "deposit" and self.data.kind == "files":
+            raise ValueError("tissue.source: found deposit with data of kind files, expected archives")
         return self
 
     @property
     def raw(self) -> Path:
         """Folder of the raw archives."""
         if self.data.kind == "demo":
-            return ROOT / "data" / "raw" / f"demo-{self.data.size}-seed{self.seed}"
+            deposit = "-deposit" if self.tissue.source == "deposit" else ""
+            return ROOT / "data" / "raw" / f"demo-{self.data.size}{deposit}-seed{self.seed}"
         if self.data_dir:
             return Path(self.data_dir).expanduser().resolve()
         if self.data.kind == "files":

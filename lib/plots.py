@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -52,8 +54,6 @@ VARIANTS = {
     "corrected": SKY,
     "faithful": VERMILION,
     "faithful, mean decoded": ORANGE,
-    "without cell lines": GREY,
-    "with cell lines": GREEN,
 }
 SOURCES = {"ARCHS4": "#E6A817", "GTEx": "#3498DB", "TCGA": "#C0392B", "DepMap": "#27AE60"}
 # The published hues (paper B, figure 1), darkened where neighbours could not be told apart.
@@ -787,29 +787,31 @@ def published_pairs(ax, table: pd.DataFrame, published: dict[tuple[str, str], fl
 
 
 def differences_by_model(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
-    """A panel per metric: every model's difference with its 95 % interval, filled where it excludes 0.
+    """A panel per metric: every model's difference with its 95 % interval, blue where it excludes 0.
 
     table: columns model, against, metric, difference, difference_low, difference_high.
     """
     table = table[table["against"] != ""]
-    models = list(dict.fromkeys(table["model"]))[::-1]
-    across = -(-len(titles) // 2)
-    fig, axes = plt.subplots(2, across, figsize=(PAGE, 0.34 * len(models) + 1.6), sharey=True)
+    against = table.groupby("model", sort=False)["against"].first()[::-1]
+    names = [m if a == against.iloc[-1] else f"{m}\n(against {a})" for m, a in against.items()]
+    fig, axes = plt.subplots(2, -(-len(titles) // 2), figsize=(PAGE, 0.4 * len(names) + 1.7), sharey=True)
     for ax, (metric, title) in zip(axes.flat, titles.items(), strict=False):
-        rows = table[table["metric"] == metric].set_index("model").reindex(models)
-        for y, (_, row) in enumerate(rows.iterrows()):
-            value, low, high = row[["difference", "difference_low", "difference_high"]].astype(float)
+        rows = table[table["metric"] == metric].set_index("model").reindex(against.index)
+        for y, row in enumerate(rows.itertuples()):
+            value, low, high = row.difference, row.difference_low, row.difference_high
             if np.isnan(value):
-                ax.annotate("n. e.", (0, y), ha="center", va="center", color=GREY, fontsize=6)
+                ax.annotate("not estimable", (0.98, y), xycoords=("axes fraction", "data"), ha="right", va="center",
+                            color=GREY, fontsize=6)  # fmt: skip
                 continue
             colour = BLUE if high < 0 or low > 0 else GREY
             ax.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", ms=3, lw=1, color=colour)
         ax.axvline(0, color=BLACK, lw=0.8, zorder=0)
-        ax.set_title(title, fontsize=7)
+        ax.set_title("\n".join(textwrap.wrap(title, 22)), fontsize=7.5)
         ax.xaxis.set_major_locator(MaxNLocator(3))
-        ax.set(yticks=range(len(models)), yticklabels=models, ylim=(-0.6, len(models) - 0.4))
+        ax.set(yticks=range(len(names)), yticklabels=names, ylim=(-0.6, len(names) - 0.4))
     for ax in axes.flat[len(titles) :]:
         ax.set_axis_off()
+    fig.supxlabel("difference to the full model, 95 % interval", fontsize=8)
     return fig
 
 
@@ -913,6 +915,31 @@ def search_trials(trials: pd.DataFrame, ranges: dict[str, list], selection: str)
         ax.set_ylabel(f"{selection} loss")
     if len(done):
         axes[0, 0].legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    return fig
+
+
+def tissue_search(trials: pd.DataFrame, published: list[tuple[int, int]]) -> Figure:
+    """Latent size and batch size of every trial, coloured by its loss; diamonds: the paper's trials.
+
+    trials: a row per trial, columns latent, batch_size, loss, state; may be empty.
+    """
+    fig, ax = plt.subplots(figsize=(COLUMN * 1.2, 2.6))
+    sizes = sorted({*trials["batch_size"], *(batch for _, batch in published)})
+    ended = trials[trials["loss"].notna()]
+    for state, marker in (("complete", "o"), ("pruned", "X")):
+        rows = ended[ended["state"] == state]
+        y = [sizes.index(batch) - 0.12 for batch in rows["batch_size"]]
+        if len(rows):
+            limits = {"vmin": ended["loss"].min(), "vmax": ended["loss"].max(), "cmap": "viridis_r"}
+            points = ax.scatter(
+                rows["latent"], y, c=rows["loss"], marker=marker, s=30, label=f"trial, {state}", **limits
+            )
+    ax.scatter(*zip(*((latent, sizes.index(batch) + 0.12) for latent, batch in published), strict=True), **PUBLISHED)
+    if len(ended):
+        fig.colorbar(points, ax=ax, label="loss that selects")
+    ax.set_yticks(range(len(sizes)), sizes)
+    ax.set(xlabel="latent dimensions", ylabel="batch size", ylim=(-0.6, len(sizes) - 0.4))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
     return fig
 
 

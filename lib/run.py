@@ -127,11 +127,11 @@ def _target(run: config.Profile, figure_id: str) -> str:
 def list_figures(args: argparse.Namespace, run: config.Profile) -> int:
     """Print every figure and table with its paper, notebook and state."""
     stale = _plan(args, run, [_target(run, i) for i in _catalogue()])
-    print(f"{'id':<24}{'paper':<12}{'notebook':<16}state ({run.name})")
+    print(f"{'id':<24}{'paper':<12}{'notebook':<22}state ({run.name})")
     for figure_id, name in _catalogue().items():
         path = notebooks.output_path(run, figure_id)
         state = "not built" if not path.is_file() else "out of date" if name in stale else "up to date"
-        print(f"{figure_id:<24}{'RNAlign' if figure_id[0] == 'a' else 'tissue VAE':<12}{name:<16}{state}")
+        print(f"{figure_id:<24}{'RNAlign' if figure_id[0] == 'a' else 'tissue VAE':<12}{name:<22}{state}")
     return 0
 
 
@@ -153,14 +153,14 @@ def dry_run(args: argparse.Namespace, run: config.Profile, chosen: list[str]) ->
         print("everything is up to date")
         return 0
     columns = ("minutes", "memory_gb", "disk_gb", "download_gb")
-    print(f"{'step':<16}" + "".join(f"{c:>13}" for c in columns))
+    print(f"{'step':<22}" + "".join(f"{c:>13}" for c in columns))
     costs = _costs(run)
     combine = {"minutes": sum, "memory_gb": max, "disk_gb": sum, "download_gb": sum}
     steps = [step for step in ("archives", *notebooks.names()) for _ in range(stale[step])]
     for step in [*steps, None]:
         chosen_steps = [step] if step else steps
         figures = (combine[c](getattr(costs[s], c) for s in chosen_steps) for c in columns)
-        print(f"{step or 'all':<16}" + "".join(f"{value:>13g}" for value in figures))
+        print(f"{step or 'all':<22}" + "".join(f"{value:>13g}" for value in figures))
     return 0
 
 
@@ -221,6 +221,10 @@ def make_archives(run: config.Profile) -> None:
         from lib import synthetic
 
         synthetic.generate(run.raw, run.data.size, run.seed)
+        if run.tissue.source == "deposit":
+            from lib import synthetic_deposit
+
+            synthetic_deposit.write_deposit(run)
     else:
         from lib import compendia, sources
 

@@ -362,7 +362,7 @@ def in_words(scores: pd.DataFrame, fitted: pd.DataFrame) -> str:
         said.append(
             f"{row.metric}: {row.per_doubling:+.3f} per doubling ({row.low:+.3f} to {row.high:+.3f}, {row.points} "
             f"trainings), {less} in the last step ({row.last_step:+.3f}) than in the first ({row.first_step:+.3f}); at "
-            f"{row.corpus:,} samples the line would give {row.extrapolated:.3f} ({row.extrapolated_low:.3f} to "
+            f"{int(row.corpus):,} samples the line would give {row.extrapolated:.3f} ({row.extrapolated_low:.3f} to "
             f"{row.extrapolated_high:.3f})."
         )
     mean = scores.groupby(["design", "metric"])["value"].mean().unstack()

@@ -43,8 +43,10 @@ class Method(NamedTuple):
 def on_split(tissue: ad.AnnData, split: str) -> ad.AnnData:
     """z-scores by the training part of another split: obs.split becomes split_<split>; tissue: log2(TPM+1).
 
-    The genes stay those that were chosen on the training part of the compendium's own split.
+    The genes stay those that were chosen on the training part of the compendium's own split. Samples without a tissue
+    (the deposit has some) are left out.
     """
+    tissue = with_tissue(tissue)
     part = tissue.obs[f"split_{split}"].astype(str)
     train = tissue.X[(part == "train").to_numpy()]
     statistics = {"mean": train.mean(axis=0, dtype=np.float64), "sd": train.std(axis=0, dtype=np.float64)}
@@ -65,6 +67,12 @@ def control_vae(run: Profile, data: ad.AnnData, name: str, **changes) -> TissueV
         checkpoint_dir=notebooks.checkpoint_dir(run, "lib.models.tissue_vae") / name,
         checkpoint_every=run.tissue_vae.checkpoint_every,
     )
+
+
+def with_tissue(data: ad.AnnData) -> ad.AnnData:
+    """The samples that have a tissue."""
+    named = data.obs["tissue"].notna().to_numpy()
+    return data if named.all() else data[named]
 
 
 def part_of(data: ad.AnnData, part: str) -> ad.AnnData:
@@ -119,7 +127,7 @@ def vae_methods(run: Profile, data: ad.AnnData, called: np.ndarray, codes: np.nd
 
 def trained_vae(run: Profile) -> dict[str, Method]:
     """`vae_methods` of the model that 02_training left, on the compendium's own split."""
-    stored = curation.load(run.processed / "embedding.h5ad")
+    stored = with_tissue(curation.load(run.processed / "embedding.h5ad"))
     called = part_of(stored, "test").obs["predicted"].to_numpy(dtype=str)
     return vae_methods(run, stored, called, stored.X)
 

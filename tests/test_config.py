@@ -27,7 +27,7 @@ def test_committed_profiles_are_valid(name, tmp_path):
         ("tissue: {test_fraction: 0.85}", "must stay below 0.9"),
         ("rnalign_search: {sigma: [1.0, 0.2]}", "key rnalign_search.sigma: lower bound first"),
         ("tissue: {validation_fraction: 0.0}", "found 0, but tissue_vae selects on that part"),
-        ("tissue: {source: deposit}", "found deposit with data of kind demo, expected archives"),
+        ("base: mini\ntissue: {source: deposit}", "found deposit with data of kind files, expected archives"),
         ("sead: 1", "unknown key sead (did you mean seed?)"),
         ("data: {kind: files}", "key data.alignment: missing"),
         ("data: [", "not valid YAML"),

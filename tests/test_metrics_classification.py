@@ -9,9 +9,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from lib.metrics.bootstrap import interval, interval_by_group
 from lib.metrics.classification import (
     balanced_accuracy,
+    confusion_table,
     knn_predict,
     paired_difference,
     per_class_accuracy,
+    unpaired_difference,
     weighted_f1,
 )
 
@@ -100,3 +102,24 @@ def test_the_value_lies_in_its_interval_however_rare_the_classes():
         assert low <= value <= high and n == 140
     value, low, high, _ = paired_difference(truth, called, np.roll(called, 1))
     assert low <= value <= high
+
+
+def test_a_gap_between_two_test_parts_resamples_whole_groups():
+    rng = np.random.default_rng(0)
+    truth, groups = np.repeat(["a", "b"], 200), np.arange(400) // 20
+    wrong_study = np.isin(groups, [1, 2, 11, 12])  # errors come by study
+    first, second = (truth, truth, groups), (truth, np.where(wrong_study, "c", truth), groups)
+    gap = unpaired_difference(first, second, 2000)
+    assert gap.value == pytest.approx(0.2)
+    assert gap.n == 800
+    alone = unpaired_difference(first, (truth, second[1], np.arange(400)), 2000)
+    assert gap.high - gap.low > 3 * (alone.high - alone.low)
+    shuffled = rng.permutation(400)
+    assert unpaired_difference(second, tuple(each[shuffled] for each in second), 50).value == pytest.approx(0)
+
+
+def test_confusion_rows_are_shares_of_the_true_class():
+    table = confusion_table(["a", "a", "b", "b"], ["a", "b", "b", "z"])
+    assert table.loc["a", ["a", "b", "other"]].tolist() == [0.5, 0.5, 0]
+    assert table.loc["b", ["a", "b", "other"]].tolist() == [0, 0.5, 0.5]
+    assert list(confusion_table(["a", "b"], ["a", "b"]).columns) == ["a", "b"]

@@ -8,7 +8,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from lib.metrics.distances import nearest_neighbours
-from lib.metrics.mixing import expected_source_mixing, knn_source_mixing, lisi
+from lib.metrics.mixing import knn_source_mixing, lisi, shuffled_mixing
 
 GOLDEN = Path(__file__).parent / "golden/lisi"
 INPUT = pd.read_csv(GOLDEN / "input.csv")
@@ -56,16 +56,32 @@ def test_source_mixing_counts_foreign_neighbours():
     assert (knn_source_mixing(apart, source)[source == "TCGA"] == 0).all()
 
 
-def test_random_mixing_within_tissue_has_the_expected_share():
+def tissues_of_two_sources():
     rng = np.random.default_rng(2)
     tissue = np.repeat([0, 1], [400, 200])
     source = np.where(rng.random(600) < np.where(tissue == 0, 0.5, 0.9), "A", "B")
-    X = rng.normal(size=(600, 3)) + 1000 * tissue[:, None]
-    expected = expected_source_mixing(source, tissue)
-    assert knn_source_mixing(X, source).mean() == pytest.approx(expected.mean(), abs=0.03)
-    assert expected[0] == (source[:400] != source[0]).sum() / 399
-    with pytest.warns(UserWarning, match="single sample: eye"):
-        assert np.isnan(expected_source_mixing(["A", "B", "A"], ["lung", "lung", "eye"])).sum() == 1
+    return rng.normal(size=(600, 3)) + 1000 * tissue[:, None], source, tissue
+
+
+def test_random_mixing_within_tissue_has_the_expected_share():
+    X, source, tissue = tissues_of_two_sources()
+    expected = shuffled_mixing(X, source, tissue)
+    assert knn_source_mixing(X, source).mean() == pytest.approx(expected.source_mixing.mean(), abs=0.03)
+    assert lisi(X, source).mean() == pytest.approx(expected.lisi.mean(), abs=0.05)
+    for level in (0, 1):  # every neighbour is of the tissue: (samples of the other source) / (other samples)
+        n, share = (tissue == level).sum(), (source[tissue == level] == "A").mean()
+        exact = 2 * share * (1 - share) * n / (n - 1)
+        assert expected.source_mixing[tissue == level].mean() == pytest.approx(exact, abs=0.02)
+
+
+def test_shuffling_keeps_each_tissue_s_sources_and_repeats():
+    X, source, tissue = tissues_of_two_sources()
+    one_source = np.where(tissue == 1, "A", source)
+    expected = shuffled_mixing(X, one_source, tissue, seed=3)
+    assert (expected.source_mixing[tissue == 1] == 0).all()
+    np.testing.assert_allclose(expected.lisi[tissue == 1], 1)
+    again = shuffled_mixing(X, one_source, tissue, seed=3)
+    assert np.array_equal(expected.lisi, again.lisi)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +89,7 @@ def test_random_mixing_within_tissue_has_the_expected_share():
     [
         lambda: knn_source_mixing(Z, ["one"] * len(Z)),
         lambda: knn_source_mixing(Z, INPUT["label2"], k=len(Z)),
+        lambda: shuffled_mixing(Z, ["one"] * len(Z), INPUT["label2"]),
         lambda: knn_source_mixing(np.full((30, 2), np.nan), [1, 2] * 15),
         lambda: knn_source_mixing(np.ones((30, 2)), [1, 2] * 15),
         lambda: lisi(Z, INPUT["label2"][:-1]),

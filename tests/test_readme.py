@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 
-from lib import comparison, config
+from lib import comparison, config, tissue_tables
 
 README = (config.ROOT / "README.md").read_text()
 STUDY = config.ROOT / "figures" / "study" / "tables"
@@ -27,7 +27,7 @@ def test_study_s_numbers_are_those_of_its_tables():
     alignment = pd.read_csv(STUDY / "a-table-alignment.csv", na_values="not estimable")
     tissue = pd.read_csv(STUDY / "b-table-classification.csv")
     assert words(comparison.alignment_in_words(alignment)) in words(README)
-    assert words(comparison.tissue_in_words(tissue)) in words(README)
+    assert words(tissue_tables.tissue_in_words(tissue)) in words(README)
 
 
 def test_every_profile_and_notebook_is_explained():

@@ -144,7 +144,7 @@ def test_killed_and_resumed(cancers, expected, tmp_path):
     child.join()
     assert child.exitcode == -signal.SIGKILL
     assert (tmp_path / "study" / "trial-002" / "checkpoint.json").exists()
-    assert len(module._ended(tmp_path / "study")) == 2
+    assert len(module.ended(tmp_path / "study")) == 2
     resumed = search(cancers, table2(), SETTINGS, tmp_path / "study", seed=7).trials
     pd.testing.assert_frame_equal(numbers(resumed), expected)
 
@@ -186,7 +186,7 @@ def test_other_errors_stop_the_search(cancers, tmp_path):
 def test_optunas_own_tools_read_the_study(cancers, tmp_path):
     search(cancers, table2(trials=2), SETTINGS, tmp_path, seed=7)
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal.log"))
-    study = optuna.load_study(study_name="rnalign", storage=optuna.storages.JournalStorage(backend))
+    study = optuna.load_study(study_name=module.STUDY, storage=optuna.storages.JournalStorage(backend))
     assert study.best_params in [draw(table2(), 7, k)[0] for k in (0, 1)]
 
 

@@ -34,7 +34,7 @@ from lib.models import training
 from lib.models.rnalign import RNAlign
 
 CHOICES = ("n_layers", "dropout", "batch_size")  # rows of Table 2 that draw from a list
-STUDY = "rnalign"
+STUDY = "search"
 JOURNAL = "journal.log"
 LOSSES = ("loss", "mse", "reconstruction", "kl", "l_cor", "l_grad")
 SEED_BITS = 2**31 - 1
@@ -116,19 +116,19 @@ def search(
     if space.trials < 1:
         raise ValueError(f"trials: found {space.trials}, expected at least 1")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    train, judged = _part(adata, "train"), _part(adata, space.selection)
+    train, judged = part_named(adata, "train"), part_named(adata, space.selection)
     fixed = {name: value for name, value in settings.items() if name not in {*distributions(space), "epochs", "seed"}}
     work = _Work(train, judged, space, fixed, Path(folder), seed, checkpoint_every, torch.get_num_threads())
-    _prepare(work.folder, _fingerprint(work))
+    prepare(work.folder, _fingerprint(work))
     # those that another process is at come second: by then it has ended, or we wait for it
     for waits in (False, True):
-        ended = _ended(work.folder)
-        missing = [k for k in range(space.trials) if k not in ended]
+        known = ended(work.folder)
+        missing = [k for k in range(space.trials) if k not in known]
         joblib.Parallel(min(n_jobs, max(len(missing), 1)))(joblib.delayed(_run_trial)(k, work, waits) for k in missing)
     return _ranked(_table(work.folder, space), space)
 
 
-def _part(adata: ad.AnnData, name: str) -> ad.AnnData:
+def part_named(adata: ad.AnnData, name: str) -> ad.AnnData:
     if "split" not in adata.obs:
         raise ValueError(f"adata.obs: no column 'split', found {', '.join(adata.obs) or 'none'}")
     part = adata[(adata.obs["split"] == name).to_numpy()]
@@ -167,8 +167,8 @@ def _run_trial(k: int, work: _Work, waits: bool) -> None:
     torch.set_num_threads(work.threads)
     home = work.folder / f"trial-{k:03d}"
     home.mkdir(exist_ok=True)
-    with _lock(home / "lock", waits) as held:
-        if not held or k in _ended(work.folder):
+    with locked(home / "lock", waits) as held:
+        if not held or k in ended(work.folder):
             return
         hyperparameters, seed = draw(work.space, work.seed, k)
         model, start = RNAlign(**work.fixed | hyperparameters, epochs=work.space.epochs, seed=seed), time.monotonic()
@@ -182,7 +182,7 @@ def _run_trial(k: int, work: _Work, waits: bool) -> None:
             reason = str(error)
         seconds = round(time.monotonic() - start, 2)
         outcome = {"trial": k, "seed": seed, "losses": losses, "seconds": seconds, "reason": reason}
-        _study(work.folder).add_trial(_frozen(outcome, hyperparameters, work.space))
+        study_in(work.folder).add_trial(_frozen(outcome, hyperparameters, work.space))
         for checkpoint in home.glob("*checkpoint*"):
             checkpoint.unlink()
 
@@ -216,18 +216,18 @@ def _storage(folder: Path) -> JournalStorage:
         raise ValueError(f"{journal}: not a readable Optuna journal; delete {folder.name} to search afresh") from error
 
 
-def _study(folder: Path) -> optuna.Study:
+def study_in(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name=STUDY, storage=_storage(folder))
 
 
-def _prepare(folder: Path, fingerprint: str) -> None:
+def prepare(folder: Path, fingerprint: str) -> None:
     """Make the study where there is none; else it must be the search of that fingerprint."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder / "lock", waits=True):
+    with locked(folder / "lock", waits=True):
         storage = _storage(folder)
         if STUDY not in optuna.get_all_study_names(storage):
             optuna.create_study(study_name=STUDY, storage=storage, direction="minimize")
-        study = _study(folder)
+        study = study_in(folder)
         found = study.user_attrs.get("fingerprint")
         if found is None:
             study.set_user_attr("fingerprint", fingerprint)
@@ -235,13 +235,13 @@ def _prepare(folder: Path, fingerprint: str) -> None:
             raise ValueError(f"{folder}: found a search with another seed, data or settings, expected the same or none")
 
 
-def _ended(folder: Path) -> dict[int, FrozenTrial]:
-    """Trials that were trained, by k."""
-    return {trial.user_attrs["trial"]: trial for trial in _study(folder).get_trials(deepcopy=False)}
+def ended(folder: Path) -> dict[int, FrozenTrial]:
+    """Trials that have ended, by k."""
+    return {trial.user_attrs["trial"]: trial for trial in study_in(folder).get_trials(deepcopy=False)}
 
 
 @contextmanager
-def _lock(path: Path, waits: bool) -> Iterator[bool]:
+def locked(path: Path, waits: bool) -> Iterator[bool]:
     """Hold a file's lock, and say whether it was got; the system gives it back when the process dies."""
     with path.open("w") as file:
         try:
@@ -269,12 +269,12 @@ def _fingerprint(work: _Work) -> str:
 
 
 def _table(folder: Path, space: RNAlignSearch) -> pd.DataFrame:
-    ended, rows = _ended(folder), []
+    done, rows = ended(folder), []
     none = {f"{part}_{name}": np.nan for part in (space.selection, "train") for name in LOSSES}
     for k in range(space.trials):
-        outcome, state = ended[k].user_attrs, ended[k].state
+        outcome, state = done[k].user_attrs, done[k].state
         row = {"trial": k, "state": "complete" if state == TrialState.COMPLETE else "failed"}
-        row |= ended[k].params | {"seed": outcome["seed"]} | (outcome["losses"] or none)
+        row |= done[k].params | {"seed": outcome["seed"]} | (outcome["losses"] or none)
         rows.append(row | {"seconds": outcome["seconds"], "reason": outcome["reason"]})
     return pd.DataFrame(rows).set_index("trial")
 

@@ -1,0 +1,87 @@
+"""Paper B from the authors' own files: figure 1, mixing, baselines, S1 and figure 6 without a curation of ours."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import (
+    compendia,
+    config,
+    curation,
+    scaling,
+    synthetic,
+    synthetic_deposit,
+    tissue_baselines,
+    tissue_controls,
+    tissue_tables,
+    transfer,
+)
+from lib.metrics.classification import confusion_table
+from lib.models import foundation
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The profile `deposit` in a folder of its own, its deposit generated, tissue and cohort curated from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "ROOT", tmp_path_factory.mktemp("repository"))
+        loaded = config.load("deposit")
+        synthetic.generate(loaded.raw, "smoke", loaded.seed)
+        synthetic_deposit.write_deposit(loaded)
+        for path in compendia._paths(loaded, {"archs4": "archs4", "gtex": "gtex_expression"}).values():
+            path.unlink()  # the route must not need them
+        compendia.curate_tissue(loaded)
+        compendia.curate_cohort(loaded)
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def tissue(run):
+    return curation.load(run.processed / "tissue.h5ad")
+
+
+def test_the_split_and_the_labels_are_the_authors(run, tissue):
+    folder = compendia.deposit_folder(run) / compendia.DEPOSIT_FOLDER
+    for part in ("train", "test"):
+        clin = pd.read_csv(folder / part / "clin.csv", index_col=0, keep_default_na=False)
+        mine = tissue.obs.loc[clin.index.intersection(tissue.obs_names)]
+        assert len(mine) == len(clin) and set(mine["split"] == "test") == {part == "test"}
+        given = clin["uberon_tissue"].replace("nan", "")
+        assert (mine["tissue"].astype(object).fillna("").astype(str) == given).all() and (given == "").any()
+
+
+def test_figure_1_and_mixing_from_the_deposited_codes(run, tissue):
+    codes = compendia.deposited_codes(run, tissue.obs_names)
+    assert codes.shape == (tissue.n_obs, synthetic_deposit.COMPONENTS) and np.isfinite(codes).all()
+    tested = (tissue.obs["split"] == "test").to_numpy() & tissue.obs["tissue"].notna().to_numpy()
+    obs = tissue.obs[tested]
+    overall, by_tissue = tissue_tables.source_mixing(codes[tested], obs["source"], obs["tissue"], run.evaluation, 0)
+    assert overall["mean"].between(0, obs["source"].nunique()).all() and set(by_tissue["tissue"]) == set(obs["tissue"])
+    with pytest.raises(ValueError, match="no row for 1 samples"):
+        compendia.deposited_codes(run, tissue.obs_names[:3].append(pd.Index(["unheard of"])))
+
+
+def test_baselines_and_figure_s1(run, tissue):
+    found = tissue_baselines.benchmark(run, tissue, "sample")
+    truth = found.test["tissue"].to_numpy(dtype=str)
+    accuracy = {name: np.mean(method.calls == truth) for name, method in found.methods.items()}
+    assert accuracy["kNN, all genes"] > 0.5 and len(accuracy) >= 7
+    confused = confusion_table(truth, found.methods["tissue VAE"].calls)
+    assert len(confused) == len(set(truth))
+
+
+def test_figure_6_from_the_deposited_embeddings(run, tissue):
+    cohort = curation.load(run.processed / "cohort.h5ad")
+    labels = tissue.obs.loc[tissue.obs["split"] == "test", "tissue"].astype(object).fillna("").to_numpy(dtype=str)
+    found = foundation.deposited_calls(compendia.deposit_folder(run), labels, cohort.n_obs)
+    expected = compendia.expected_tissues(run)
+    hits = {m: transfer.as_expected(cohort.obs["group"], c, expected, set(labels)) for m, c in found.calls.items()}
+    assert len(hits) == 2 and all(np.nanmean(h) > 0.3 for h in hits.values())
+
+
+def test_the_ablations_that_a_deposit_allows(run, tissue):
+    pool = scaling.pool(run)
+    names = [a.name for a in tissue_controls.ablations(run, pool.obs)]
+    assert tissue_controls.LINES not in names and tissue_controls.NO_CAP not in names and "denoising" in names

@@ -1,0 +1,93 @@
+"""Every method that the tissue VAE is compared with, on tissues that can be told apart."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import config, tissue_baselines
+from lib.metrics.classification import balanced_accuracy
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The smoke profile with its folders elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "ROOT", tmp_path_factory.mktemp("root"))
+        smoke = config.load("smoke")
+        small = {"latent": 8, "supervisor_hidden": 8, "hidden_factor": 0.5}
+        yield smoke.model_copy(update={"tissue_vae": smoke.tissue_vae.model_copy(update=small)})
+
+
+@pytest.fixture(scope="module")
+def tissue():
+    """Three tissues × 60 samples × 70 genes on the log scale, two splits."""
+    rng = np.random.default_rng(0)
+    names = np.tile(["liver", "lung", "skin"], 60)
+    X = 3 + 2 * rng.normal(size=(3, 70))[np.tile([0, 1, 2], 60)] + 0.7 * rng.normal(size=(180, 70))
+    obs = pd.DataFrame({"tissue": names, "donor": "", "study": [f"s{i // 6}" for i in range(180)]})
+    obs.index = obs.index.astype(str)
+    part = np.repeat(["train", "validation", "test"], [120, 30, 30])
+    obs["split_sample"], obs["split_study"] = rng.permutation(part), part
+    return ad.AnnData(X.astype(np.float32), obs=obs)
+
+
+def test_a_split_is_standardised_by_its_own_training_part(tissue):
+    for split in ("sample", "study"):
+        data = tissue_baselines.on_split(tissue, split)
+        train = tissue_baselines.part_of(data, "train").X
+        assert (data.obs["split"] == tissue.obs[f"split_{split}"]).all()
+        np.testing.assert_allclose(train.mean(axis=0), 0, atol=1e-5)
+        np.testing.assert_allclose(train.std(axis=0), 1, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def result(run, tissue):
+    return tissue_baselines.benchmark(run, tissue, "study")
+
+
+def test_every_method_of_the_paper_and_of_a_critic_is_there(result):
+    names = " | ".join(result.methods)
+    for part in ("all genes", "70 HVG", "HVG by z-score", "PCA(50)", "UMAP(50)", "PCA(8)", "regression", "MLP", "VAE"):
+        assert part in names
+    assert len(result.methods) == 12
+    assert all(len(m.calls) == len(result.test) == 30 and m.dimensions > 1 for m in result.methods.values())
+    assert result.test["group"].str.startswith("study s").all()
+
+
+def test_every_method_tells_easy_tissues_apart(result):
+    truth = result.test["tissue"].to_numpy(dtype=str)
+    scores = {name: balanced_accuracy(truth, method.calls, 10).value for name, method in result.methods.items()}
+    weak = ("tissue VAE", "MLP without decoder")  # after three epochs
+    assert {name: score for name, score in scores.items() if score < 0.95 and name not in weak} == {}
+    assert all(scores[name] > 0.5 for name in weak)
+
+
+def test_test_samples_change_no_fit(run, tissue, result):
+    """Other values in some test samples leave the calls of the rest as they were."""
+    changed = tissue.copy()
+    rows = np.flatnonzero(tissue.obs["split_study"] == "test")[:10]
+    changed.X[rows] = 0
+    data = tissue_baselines.on_split(changed, "study")
+    again = tissue_baselines.baselines(run, data)
+    kept = [name for name in again if "UMAP" not in name]  # which places all new samples together
+    assert all((again[name].calls[10:] == result.methods[name].calls[10:]).all() for name in kept)
+
+
+def test_the_mean_is_decoded_without_noise(run, tissue):
+    data = tissue_baselines.on_split(tissue, "study")
+    vae = tissue_baselines.control_vae(run, data, "faithful", variant="faithful")
+    mean = tissue_baselines.decode_mean(vae, data)
+    assert ((mean > 0) & (mean < 1)).all()
+    assert not np.allclose(mean, vae.reconstruct(data))
+    assert len(vae.history_) <= run.tissue_controls.epochs
+
+
+def test_lost_genes_are_zeros_before_standardisation(tissue):
+    lost = tissue_baselines.with_lost_genes(tissue_baselines.on_split(tissue, "study"), 0.5, 0)
+    values = lost.X * lost.var["sd"].to_numpy() + lost.var["mean"].to_numpy()
+    assert (np.abs(values) < 1e-4).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_variable_genes_are_ranked_by_spread():
+    assert tissue_baselines.highly_variable(np.array([1, 5, 2, 4, 0]), 2).tolist() == [1, 3]

@@ -1,0 +1,120 @@
+"""Tables of paper B on cases whose answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import config, tissue_tables
+from lib.metrics.reconstruction import masked_spearman
+from lib.models.tissue_vae import random_mask
+from lib.tissue_baselines import Benchmark, Method
+
+BY = config.load("smoke").evaluation
+
+
+def test_paired_difference_has_the_sign_of_the_gain():
+    truth = np.repeat(["a", "b"], 100)
+    worse = truth.copy()
+    worse[:30] = "b"
+    calls = {"tissue VAE": truth, "guess": worse}
+    table = tissue_tables.tissue_scores(truth, calls, "tissue VAE", BY, 0).assign(seed=0)
+    row = table.set_index("method").loc["guess"]
+    assert row["difference"] == pytest.approx(0.15)
+    assert 0 < row["difference_low"] < 0.15 < row["difference_high"]
+    assert "better than guess" in tissue_tables.tissue_in_words(table)
+
+
+def split_with(right, tissues=("liver", "skin"), studies=10):
+    """A split in whose every study a share `right` of ten samples is called right."""
+    test = pd.DataFrame({"tissue": np.repeat(tissues, 10 * studies)})
+    test["group"] = np.tile(np.repeat(np.arange(studies), 10), len(tissues)).astype(str)
+    calls = np.where(np.arange(len(test)) % 10 < 10 * right, test["tissue"], "wrong")
+    return Benchmark(test, {"tissue VAE": Method(calls.astype(str), 2, "supervised VAE")})
+
+
+def test_a_leak_is_the_gap_between_the_splits():
+    table = tissue_tables.leak({"sample": split_with(0.9), "study": split_with(0.6)}, BY, 0)
+    assert table.loc[0, ["sample_split", "study_split", "gap"]].tolist() == pytest.approx([0.9, 0.6, 0.3])
+    assert table.loc[0, ["gap_low", "gap_high"]].tolist() == pytest.approx([0.3, 0.3])  # studies do not differ
+    assert "a leak" in tissue_tables.leak_in_words(table, 0.8, 3)
+
+
+def test_only_tissues_of_both_splits_count_and_one_split_has_no_gap():
+    more = split_with(0.6, ("liver", "skin", "lung"))
+    table = tissue_tables.leak({"sample": split_with(0.9), "study": more}, BY, 0)
+    assert table.loc[0, ["tissues", "n_study_split"]].tolist() == [2, 200]
+    alone = tissue_tables.leak({"sample": split_with(0.9)}, BY, 0)
+    assert alone["gap"].isna().all()
+    assert "not estimable" in tissue_tables.leak_in_words(alone, 0.8, 3)
+
+
+def test_relatives_are_samples_of_one_study_or_donor():
+    obs = pd.DataFrame({"donor": ["d1", "d1", "", "", ""], "study": ["", "", "s1", "s2", "s3"]}, index=list("abcde"))
+    obs["split_sample"] = ["train", "test", "test", "train", "test"]
+    assert tissue_tables.with_relatives(obs) == pytest.approx(1 / 3)
+
+
+def test_constant_genes_and_samples_are_counted_not_scored():
+    X = np.random.default_rng(0).normal(size=(30, 20)).astype(np.float32)
+    flat = X.copy()
+    flat[:, :3], flat[4] = 0.5, 0.5
+    per_gene, per_sample, table = tissue_tables.reconstruction(X, {"good": 2 * X, "flat": flat}, BY, 0)
+    rows = table.set_index(["quantity", "model"])
+    assert rows["constant"].tolist() == [0, 3, 0, 1]
+    assert rows.loc[("per gene", "good"), "median"] == pytest.approx(1)
+    assert per_gene["flat"].isna().sum() == 3
+    assert per_sample["flat"].isna().sum() == 1
+    assert rows.loc[("per gene", "flat"), "n"] == 17
+
+
+class Exact:
+    """A model that imputes the truth plus noise."""
+
+    def __init__(self, noise):
+        self.noise = noise
+
+    def impute(self, adata, mask):
+        assert mask.sum(axis=1).tolist() == [int(mask[0].sum())] * len(mask)
+        return adata.X + self.noise * np.random.default_rng(1).normal(size=adata.shape)
+
+
+def test_imputation_scores_masked_values_of_all_and_of_the_first_500():
+    import anndata as ad
+
+    test = ad.AnnData(np.random.default_rng(0).normal(size=(600, 20)))
+    table = tissue_tables.imputation({"exact": Exact(0), "noisy": Exact(1)}, test, BY, 0)
+    assert table.loc[table["model"] == "exact", "rho"].tolist() == pytest.approx([1] * 6)
+    assert table["n"].tolist() == [600, 500] * 6
+    row = table[(table["model"] == "noisy") & (table["masked"] == 0.2) & (table["samples"] == "all")].iloc[0]
+    again = masked_spearman(test.X, Exact(1).impute(test, m := random_mask(600, 20, 0.2, 0)), m, BY.bootstrap)
+    assert row["rho"] == again.value
+    assert row["low"] < row["rho"] < row["high"]
+
+
+def test_a_peak_below_zero_is_found_and_explained():
+    rng = np.random.default_rng(0)
+    good = rng.normal(0.8, 0.05, 400)
+    two = np.concatenate([good[:300], rng.normal(-0.3, 0.05, 100)])
+    sides = {"corrected": good, "faithful": two, "faithful, mean decoded": two}
+    table = tissue_tables.below_zero(pd.DataFrame(sides), BY, 0).set_index("model")
+    assert table.loc["corrected", "peak_below_zero"] == "none"
+    assert float(table.loc["faithful", "peak_below_zero"]) == pytest.approx(-0.3, abs=0.05)
+    assert table.loc["faithful", "share_below_zero"] == pytest.approx(0.25)
+    assert "sigmoid alone" in tissue_tables.below_zero_in_words(table.reset_index(), "as they are")
+    sides["faithful, mean decoded"] = good
+    noisy = tissue_tables.below_zero(pd.DataFrame(sides), BY, 0)
+    assert "sampled code and not the sigmoid" in tissue_tables.below_zero_in_words(noisy, "sparse")
+
+
+def test_mixing_stands_beside_its_expectation_and_one_source_has_none():
+    rng = np.random.default_rng(0)
+    tissue, source = pd.Series(np.repeat(["liver", "skin"], 60)), pd.Series(["GTEx", "TCGA"] * 60)
+    Z = rng.normal(size=(120, 4)) + 50 * (tissue == "skin").to_numpy()[:, None]
+    overall, by_tissue = tissue_tables.source_mixing(Z, source, tissue, BY, 0)
+    assert overall["mean"].tolist() == pytest.approx(overall["expected"].tolist(), abs=0.1)
+    assert by_tissue["tissue"].tolist() == ["liver", "skin"] * 2
+    apart, _ = tissue_tables.source_mixing(Z + 200 * (source == "TCGA").to_numpy()[:, None], source, tissue, BY, 0)
+    assert apart["mean"].tolist() == pytest.approx([0, 1])
+    alone, _ = tissue_tables.source_mixing(Z, pd.Series([""] * 120), tissue, BY, 0)
+    assert alone["mean"].isna().all()
+    assert "not estimable" in tissue_tables.mixing_in_words(alone)
