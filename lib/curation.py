@@ -845,11 +845,11 @@ def balance(
     note = f"{cap:,} per tissue, {where}" if cap else "no cap"
     obs = funnel.keep("cap per tissue", obs, under_cap(obs, cap, cap_on, seed), note)
     funnel.add("compendium", 0, _parts_note(obs["split"]))
-    reports["tissues"] = obs.groupby(["tissue", "organ_system", "split"]).size().unstack(fill_value=0).reset_index()
     return _write_tissue(out, parts, obs, funnel, reports, genes, gene_filter, seed)
 
 
 def _write_tissue(out, parts, obs, funnel, reports, genes, gene_filter, seed) -> Compendium:
+    reports["tissues"] = obs.groupby(["tissue", "organ_system", "split"]).size().unstack(fill_value=0).reset_index()
     shared = readers.common_genes([p.expression for p in parts])
     test = (obs["split"] == "test").to_numpy()
     train = (obs["split"] == "train").to_numpy()

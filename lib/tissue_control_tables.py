@@ -12,7 +12,7 @@ from lib import claims, transfer
 from lib.metrics.bootstrap import Estimate, interval
 from lib.metrics.classification import balanced_accuracy, paired_difference, weighted_f1
 from lib.metrics.reconstruction import masked_difference, spearman_of_sums
-from lib.tissue_controls import FULL, LEARNED, LINES, Scored
+from lib.tissue_controls import AGAIN, FULL, LEARNED, LINES, Scored
 
 NOT_ESTIMABLE = Estimate(np.nan, np.nan, np.nan, 0)
 METRICS = {
@@ -36,8 +36,9 @@ def table(made: dict[str, Scored], n_boot: int, seed: int) -> pd.DataFrame:
         changes = differences(against, scored, n_boot, seed) if against not in (None, scored) else {}
         about = {"model": name, "samples": len(np.unique(scored.ablation.rows)), "epochs": scored.epochs}
         about["against"] = scored.ablation.against if changes else ""
+        itself = NOT_ESTIMABLE if changes else Estimate(0.0, 0.0, 0.0, 0)
         for metric in METRICS:
-            change = changes.get(metric, NOT_ESTIMABLE)
+            change = changes.get(metric, itself)
             change = {"difference": change.value, "difference_low": change.low, "difference_high": change.high}
             rows.append(about | {"metric": metric} | values[metric]._asdict() | change)
     return pd.DataFrame(rows)
@@ -84,7 +85,7 @@ def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds of the values, differences and bounds of `table`, with the number of seeds."""
     numbers = ["samples", "epochs", "value", "low", "high", "n", "difference", "difference_low", "difference_high"]
     by = scores.groupby(["model", "against", "metric"], sort=False)
-    mean = by[numbers].mean().round({"samples": 0, "epochs": 1, "n": 0}).astype({"samples": int})
+    mean = by[numbers].mean().round({"epochs": 1}).astype({"samples": int, "n": int})
     return mean.assign(seeds=by["seed"].nunique()).reset_index()
 
 
@@ -139,16 +140,37 @@ def verdict(low: float, high: float) -> str:
 
 
 def in_words(scores: pd.DataFrame) -> str:
-    """For every ablation, the metrics whose interval excludes 0, as computed by `over_seeds`."""
+    """For every ablation, what changes by more than another seed does and with an interval that excludes 0.
+
+    scores: as `over_seeds` gives them.
+    """
+    noise = scores[scores["model"] == AGAIN].set_index("metric")["difference"].abs()
     said = []
     for model, rows in scores[scores["against"] != ""].groupby("model", sort=False):
         moved = [
             f"{METRICS[r.metric]} {r.difference:+.3f} ({r.difference_low:+.3f} to {r.difference_high:+.3f})"
             for r in rows.itertuples()
-            if verdict(r.difference_low, r.difference_high) in ("up", "down")
+            if verdict(r.difference_low, r.difference_high) != "no clear change"
+            and (model == AGAIN or abs(r.difference) > noise.get(r.metric, 0))
         ]
-        said.append(f"*{model}* against *{rows['against'].iloc[0]}*: {'; '.join(moved) or 'nothing changes clearly'}.")
-    return "\n".join(f"* {line}" for line in said)
+        said.append(
+            f"* *{model}* against *{rows['against'].iloc[0]}*: {'; '.join(moved) or 'nothing changes clearly'}."
+        )
+    return "\n".join(said)
+
+
+def noise_in_words(scores: pd.DataFrame) -> str:
+    """How far another seed alone moves the unseen cohort, beside the change that the paper ascribes to cell lines."""
+    row = scores[(scores["model"] == AGAIN) & (scores["metric"] == "target")].iloc[0]
+    published = claims.published("b-abl-cl-with") - claims.published("b-abl-cl-without")
+    if np.isnan(row["difference"]):
+        return "What another seed alone would change is not estimable."
+    size = "more" if abs(100 * row["difference"]) > published else "less"
+    return (
+        f"Training the full model again with another seed moves this share by {100 * row['difference']:+.1f} points "
+        f"({100 * row['difference_low']:+.1f} to {100 * row['difference_high']:+.1f}): {size} than the "
+        f"{published:.1f} points that the paper, from one training each, ascribes to cell lines."
+    )
 
 
 def lines_in_words(by_group: pd.DataFrame) -> str:

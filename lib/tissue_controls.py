@@ -24,6 +24,7 @@ from lib.metrics.reconstruction import masked_sums, spearman_per_gene, spearman_
 from lib.models.tissue_vae import TissueVAE, random_mask
 
 FULL, LINES, NO_CAP, NO_SUPERVISION = "full", "cell lines kept", "no cap", "no supervision"
+AGAIN = "another seed"  # the full model trained again: what a difference is worth
 FEW, CO_TRAINED, LEARNED = "few labels", "few labels, rest unlabelled", "learned normalisation"
 DENOISING = 0.2  # share of genes masked in the paper's denoising variant
 LABELLED = 0.2  # share of each tissue's samples that keep their label in FEW and CO_TRAINED
@@ -81,7 +82,7 @@ def ablations(run: Profile, obs: pd.DataFrame) -> list[Ablation]:
         return rows[order[rows] <= np.quantile(order[full], share)]
 
     rows = thinned(full)
-    made = [Ablation(FULL, rows)]
+    made = [Ablation(FULL, rows), Ablation(AGAIN, rows, {"seed": run.seed + 1})]
     if obs["cell_line"].any():
         made.append(Ablation(LINES, thinned(kept_rows(run, obs, lines=True))))
     uncapped = kept_rows(run, obs, cap=False)
@@ -199,12 +200,11 @@ def train(run: Profile, samples: ad.AnnData, ablation: Ablation, own: pd.DataFra
     if "affine_jitter" in changes:
         changes["affine_jitter"] = round(source_jitter(data), 3)
     settings = run.tissue_vae.model_dump(exclude={"selection", "checkpoint_every"})
-    settings |= {"max_epochs": run.tissue_controls.epochs} | changes
+    settings |= {"max_epochs": run.tissue_controls.epochs, "seed": run.seed} | changes
     held = samples.obs.assign(split=samples.obs[ablation.split])
-    folder = (
-        notebooks.checkpoint_dir(run, "lib.models.tissue_vae") / f"ablation-{re.sub('[^a-z]+', '-', ablation.name)}"
-    )
-    return TissueVAE(**settings, seed=run.seed).fit(
+    name = re.sub("[^0-9A-Za-z]+", "-", ablation.name)
+    folder = notebooks.checkpoint_dir(run, "lib.models.tissue_vae") / f"ablation-{name}"
+    return TissueVAE(**settings).fit(
         data,
         validation=scaling.z_scores(samples, scaling.held_out(held, run.tissue_vae.selection), own),
         checkpoint_dir=folder,

@@ -222,6 +222,28 @@ def test_weights_of_the_ablations(tissues):
     np.testing.assert_allclose(model.history_["loss"], model.history_["mse"], rtol=1e-6)
 
 
+def test_normalisation_begins_as_identity_and_learns_to_undo_a_shift(tissues):
+    plain, jittered = (TissueVAE(**SMALL | {"max_epochs": 40, "patience": 40}, affine_jitter=j) for j in (0.0, 0.5))
+    module = SupervisedVAE(50, 2, TissueVAE(affine_jitter=0.5, latent=4, hidden_factor=0.5).get_params())
+    x = torch.randn(8, 50)
+    assert torch.equal(module.normalisation(x), x)
+    train = tissues[::2].copy()
+    shifted = tissues[1::2].copy()
+    shifted.X = shifted.X + np.random.default_rng(1).normal(scale=1.0, size=(1, 100)).astype(np.float32)
+    accuracy = [np.mean(m.fit(train).predict(shifted) == shifted.obs["tissue"]) for m in (plain, jittered)]
+    assert "normalisation.read.0.weight" in jittered.module_.state_dict()
+    assert not any(name.startswith("normalisation") for name in plain.module_.state_dict())
+    assert accuracy[1] > 0.85 and accuracy[1] >= accuracy[0] - 0.02
+
+
+def test_normalised_model_is_saved_and_refuses_a_negative_jitter(tissues, tmp_path):
+    model = TissueVAE(**SMALL | {"max_epochs": 2}, affine_jitter=0.3).fit(tissues)
+    model.save(tmp_path / "m")
+    np.testing.assert_array_equal(TissueVAE.load(tmp_path / "m").embed(tissues), model.embed(tissues))
+    with pytest.raises(ValueError, match="affine_jitter: found -1, expected a number from 0 up"):
+        TissueVAE(**SMALL, affine_jitter=-1).fit(tissues)
+
+
 def test_bad_input(tissues, tmp_path):
     with pytest.raises(ValueError, match="labels: no obs column 'organ'"):
         TissueVAE(**SMALL).fit(tissues, labels="organ")

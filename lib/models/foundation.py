@@ -264,8 +264,9 @@ def deposited_calls(folder: str | Path, labels: np.ndarray, n_query: int, k: int
     """The same from the BulkFormer-93M embeddings that paper B's authors deposited, without a checkpoint.
 
     folder: holds ref_emb_bf93M.npy (the test split) and tgt_emb_bf93M.npy (TARGET); labels: of the test split, in
-    the deposit's order (test_clin.csv), "" where missing, which leaves a sample out; n_query: samples of TARGET. The deposit does not say in which order TARGET
-    is: the calls are in the file's. Raises FileNotFoundError, and ValueError for another number of rows.
+    the deposit's order (test_clin.csv), "" where missing, which leaves a sample out; n_query: samples of TARGET. The
+    deposit does not say in which order TARGET is: the calls are in the file's. Raises FileNotFoundError, and
+    ValueError for another number of rows.
     """
     labels = np.asarray(labels, dtype=str)
     wanted = {"ref_emb_bf93M.npy": len(labels), "tgt_emb_bf93M.npy": n_query}
