@@ -77,7 +77,7 @@ def alignment_in_words(scores: pd.DataFrame) -> str:
     said = [
         f"RNAlign's match is {ours['match']:.0%} against {none['match']:.0%} for the input (n = {n['match']:,} lines), "
         f"and its ΔD {ours['delta_d']:.2f} against {none['delta_d']:.2f} (n = {n['delta_d']} types).",
-        f"Of the variance within cancer types it keeps {ours['variance_kept']:.0%}: distances shrink with it, so "
+        f"Of the variance within type and kind it keeps {ours['variance_kept']:.0%}: distances shrink with it, so "
         f"ΔD is also given in units of the distance within ({ours['delta_d_ratio']:.2f} against "
         f"{none['delta_d_ratio']:.2f}).",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import os
 import re
 import resource
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -35,6 +37,12 @@ def figure_ids(name: str) -> list[str]:
     """Ids of the figures and tables that a notebook makes: the tags of their cells."""
     tags = (tag for cell in read(name).cells for tag in cell.metadata.get("tags", []))
     return [tag for tag in tags if FIGURE_ID.match(tag)]
+
+
+@cache
+def catalogue() -> dict[str, str]:
+    """Every figure and table id, with the notebook that makes it."""
+    return {i: name for name in names() for i in figure_ids(name)}
 
 
 def output_paths(run: config.Profile, figure_id: str) -> list[Path]:
@@ -63,26 +71,33 @@ def _module_file(module: str) -> Path | None:
     return None
 
 
-def _imports(source: str) -> set[str]:
-    """Names of lib's modules that Python source imports."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
+@cache
+def _parsed(source: str) -> tuple[frozenset[str], str]:
+    """Names of lib's modules that Python source imports, and what the source does, without its comments."""
+    tree, found = ast.parse(source), set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {m for m in found if m.split(".")[0] == "lib" and _module_file(m)}
+    return frozenset(m for m in found if m.split(".")[0] == "lib" and _module_file(m)), ast.dump(tree)
 
 
 def code_digest(source: str) -> str:
     """Digest of Python source and of all of lib that it uses, directly or not; comments do not count."""
     waiting, seen = {""}, {"": source}
     while waiting:
-        for module in _imports(seen[waiting.pop()]) - seen.keys():
+        for module in _parsed(seen[waiting.pop()])[0] - seen.keys():
             seen[module] = _module_file(module).read_text()
             waiting.add(module)
-    trees = (module + ast.dump(ast.parse(text)) for module, text in sorted(seen.items()))
-    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
+    texts = (module + _parsed(text)[1] for module, text in sorted(seen.items()))
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def settings_digest(run: config.Profile) -> str:
+    """Digest of every setting of a run that its results depend on."""
+    settings = run.model_dump(mode="json", exclude={"title", "estimates", "data_dir"})
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def headlines(run: config.Profile, name: str) -> list[str]:

@@ -12,9 +12,10 @@ from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 from scipy.spatial.distance import cdist
 
-from lib import config
+from lib import config, notebooks
 from lib.files import replacing
 
 COLUMN = 3.5  # inches: a journal's single column
@@ -129,9 +130,10 @@ def save(fig: Figure, figure_id: str, data: pd.DataFrame | None = None) -> None:
     run = _run
     note = f"{figure_id} · {run.title} · seed {run.seed}"
     fig.supxlabel(note, fontsize=5.5, color=GREY, x=0.995, ha="right")
-    about = {"Title": figure_id, "Subject": note}
-    png = {"Title": figure_id, "Description": note}
-    pdf = about | {"CreationDate": None}
+    made_by = f"notebooks/{notebooks.catalogue().get(figure_id, 'none')}.ipynb, cell tagged {figure_id}"
+    source = f"{made_by}; profile {run.name}, seed {run.seed}, settings {notebooks.settings_digest(run)}"
+    png = {"Title": figure_id, "Description": note, "Source": source}
+    pdf = {"Title": figure_id, "Subject": note, "Keywords": source, "CreationDate": None}
     for kind, metadata in (("png", png), ("pdf", pdf)):
         with replacing(run.figures / f"{figure_id}.{kind}") as temporary:
             fig.savefig(temporary, format=kind, bbox_inches="tight", metadata=metadata)
@@ -181,16 +183,35 @@ def _map_axes(ax, name: str) -> None:
 
 
 def _label_groups(ax, xy: np.ndarray, groups: pd.Series, names: list[str]) -> None:
-    """Write each group's name just above its most central sample, moved up where names would overlap."""
-    height, width = 0.05 * np.ptp(ax.get_ylim()), 0.36 * np.ptp(ax.get_xlim())
-    placed: list[tuple[float, float]] = []
-    for name, (x, y) in sorted(_medoids(xy, groups, names).items(), key=lambda item: item[1][1]):
-        y += 0.8 * height
-        while any(abs(x - px) < width and abs(y - py) < height for px, py in placed):
-            y += 0.2 * height
-        placed.append((x, y))
+    """Write each group's name near its most central sample, on no other name and on few samples; a line if moved."""
+    ax.autoscale_view()  # what follows is in pixels
+    ax.apply_aspect()
+    points, placed = ax.transData.transform(xy), []
+    for name, centre in sorted(_medoids(xy, groups, names).items(), key=lambda item: item[1][1]):
         halo = [withStroke(linewidth=2, foreground="white")]  # hides less of the samples than a box
-        ax.annotate(name, (x, y), ha="center", va="center", fontsize=6.5, fontweight="bold", path_effects=halo)
+        look = {"ha": "center", "va": "center", "fontsize": 6.5, "fontweight": "bold", "path_effects": halo}
+        text = ax.annotate(name, centre, centre, arrowprops={"arrowstyle": "-", "lw": 0.5, "color": GREY}, **look)
+        box = text.get_window_extent().padded(2)
+        spot = _free_spot(box, points, placed, ax.bbox)
+        placed.append(box.translated(*(spot - (box.p0 + box.p1) / 2)))
+        text.set_position(ax.transData.inverted().transform(spot))
+        if placed[-1].padded(box.height / 2).contains(*ax.transData.transform(centre)):
+            text.arrow_patch.set_visible(False)
+
+
+def _free_spot(box: Bbox, points: np.ndarray, placed: list[Bbox], inside: Bbox) -> np.ndarray:
+    """Where the centre of a text's `box` goes: near where it is, inside the axes, on no `placed` one and few points."""
+    middle, spots = (box.p0 + box.p1) / 2, []
+    for ring in np.arange(0.8, 8, 0.4):
+        for angle in np.deg2rad([90, 270, 45, 135, 225, 315, 0, 180]):
+            spot = middle + ring * box.height * np.array([0, np.sin(angle)])
+            spot = spot + np.array([np.cos(angle) * (box.width / 2 + (ring - 0.8) * box.height), 0])
+            at = box.translated(*(spot - middle))
+            covered = np.all((points > at.p0) & (points < at.p1), axis=1).sum()
+            fits = inside.x0 <= at.x0 and at.x1 <= inside.x1 and inside.y0 <= at.y0 and at.y1 <= inside.y1
+            if fits and not any(at.overlaps(other) for other in placed):
+                spots.append((ring + 0.1 * min(covered, 30), len(spots), spot))
+    return min(spots)[2] if spots else middle
 
 
 def _medoids(xy: np.ndarray, groups: pd.Series, names: list[str]) -> dict[str, np.ndarray]:
@@ -793,7 +814,7 @@ def differences_by_model(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
     """
     table = table[table["against"] != ""]
     against = table.groupby("model", sort=False)["against"].first()[::-1]
-    names = [m if a == against.iloc[-1] else f"{m}\n(against {a})" for m, a in against.items()]
+    names = [m if a.startswith("full") else f"{m}\n(against {a})" for m, a in against.items()]
     fig, axes = plt.subplots(2, -(-len(titles) // 2), figsize=(PAGE, 0.4 * len(names) + 1.7), sharey=True)
     for ax, (metric, title) in zip(axes.flat, titles.items(), strict=False):
         rows = table[table["metric"] == metric].set_index("model").reindex(against.index)
@@ -801,7 +822,7 @@ def differences_by_model(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
             value, low, high = row.difference, row.difference_low, row.difference_high
             if np.isnan(value):
                 ax.annotate("not estimable", (0.98, y), xycoords=("axes fraction", "data"), ha="right", va="center",
-                            color=GREY, fontsize=6)  # fmt: skip
+                            color=GREY, fontsize=6, backgroundcolor="white")  # fmt: skip
                 continue
             colour = BLUE if high < 0 or low > 0 else GREY
             ax.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", ms=3, lw=1, color=colour)
@@ -811,7 +832,8 @@ def differences_by_model(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
         ax.set(yticks=range(len(names)), yticklabels=names, ylim=(-0.6, len(names) - 0.4))
     for ax in axes.flat[len(titles) :]:
         ax.set_axis_off()
-    fig.supxlabel("difference to the full model, 95 % interval", fontsize=8)
+    for ax in axes[-1]:
+        ax.set_xlabel("difference to full")
     return fig
 
 

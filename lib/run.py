@@ -21,6 +21,8 @@ USAGE = """./run_all.sh [OPTIONS] [ID ...]
        every figure and table, or just these (a-fig2c, b-table2, or a group: a-fig2) and what they need
        ./run_all.sh test [PYTEST ARGS]    the linter, the tests, every notebook on the smoke profile
        ./run_all.sh lab                   JupyterLab on notebooks/
+       ./run_all.sh template DIR          an example of your own data, with its profile, to run and to replace
+       ./run_all.sh publish               refresh what git shows of the demo: figures/demo/, outputs in notebooks/
        ./run_all.sh fetch --to DIR        download the public archives on a node with internet"""
 
 
@@ -49,14 +51,9 @@ class RunError(Exception):
     """A reason to stop that the user can act on; shown as one line."""
 
 
-def _catalogue() -> dict[str, str]:
-    """Every figure and table id, with the notebook that makes it."""
-    return {i: name for name in notebooks.names() for i in notebooks.figure_ids(name)}
-
-
 def _select(wanted: list[str]) -> list[str]:
     """Ids that were asked for; a group such as a-fig2 stands for a-fig2a, a-fig2b, …"""
-    known = _catalogue()
+    known = notebooks.catalogue()
     chosen: list[str] = []
     for word in wanted:
         group = [i for i in known if i == word or (i.startswith(word) and i[len(word) :].isalpha())]
@@ -126,9 +123,9 @@ def _target(run: config.Profile, figure_id: str) -> str:
 
 def list_figures(args: argparse.Namespace, run: config.Profile) -> int:
     """Print every figure and table with its paper, notebook and state."""
-    stale = _plan(args, run, [_target(run, i) for i in _catalogue()])
+    stale = _plan(args, run, [_target(run, i) for i in notebooks.catalogue()])
     print(f"{'id':<24}{'paper':<12}{'notebook':<22}state ({run.name})")
-    for figure_id, name in _catalogue().items():
+    for figure_id, name in notebooks.catalogue().items():
         path = notebooks.output_path(run, figure_id)
         state = "not built" if not path.is_file() else "out of date" if name in stale else "up to date"
         print(f"{figure_id:<24}{'RNAlign' if figure_id[0] == 'a' else 'tissue VAE':<12}{name:<22}{state}")
@@ -190,12 +187,50 @@ def build(args: argparse.Namespace, run: config.Profile, chosen: list[str]) -> i
             done = _snakemake(args, run, targets, "--quiet", "all")
             if done.returncode:
                 still_stale = _plan(args, run, targets)
-    return _closing_table(run, chosen, began, still_stale)
+        page = _page(args, run, written_anew=bool(stale))
+    status = _closing_table(run, chosen, began, still_stale)
+    if args.ids:
+        _print_provenance(run, chosen)
+    print(f"everything on one page: {os.path.relpath(page, config.ROOT)}")
+    return status
+
+
+def _page(args: argparse.Namespace, run: config.Profile, written_anew: bool) -> Path:
+    """The reviewer's page, written anew after a build."""
+    path = run.figures / "index.html"
+    if written_anew or not path.is_file():
+        from lib import report
+
+        report.build(run, run.repeats(args.profile))
+    return path
+
+
+def _print_provenance(run: config.Profile, chosen: list[str]) -> None:
+    """What stands behind each of the figures and tables that were asked for by name."""
+    from lib import report
+
+    for figure_id in chosen:
+        print(f"{figure_id}")
+        for what, said in report.provenance(run, figure_id).items():
+            print(f"  {what:<10}{said}")
+
+
+def publish(arguments: list[str]) -> int:
+    """Refresh what a code-hosting page shows of the demo: figures/demo/ and the notebooks with their outputs."""
+    from lib import publish as shown
+
+    args = _parser().parse_args([*arguments, "--profile", "demo"])
+    run = config.load("demo")
+    with _only_run(run):
+        if stale := _plan(args, run, [_target(run, i) for i in notebooks.catalogue()]):
+            raise RunError(f"publish: found {', '.join(sorted(stale))} out of date, expected the whole demo built")
+        print("\n".join(shown.publish(run)))
+    return 0
 
 
 def _closing_table(run: config.Profile, chosen: list[str], began: float, still_stale: Counter) -> int:
     """Print what stands where; the exit code."""
-    catalogue = _catalogue()
+    catalogue = notebooks.catalogue()
     lost = []
     for i in chosen:
         path = notebooks.output_path(run, i)
@@ -245,6 +280,19 @@ def test(arguments: list[str]) -> int:
     return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=config.ROOT) or lint
 
 
+def template(arguments: list[str]) -> int:
+    """A filled-in example of a user's own data in the folder named."""
+    from lib import template as example
+
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise RunError(f"template: found {' '.join(arguments) or 'nothing'}, expected one folder (template DIR)")
+    folder = Path(arguments[0])
+    files = example.write(folder)
+    print(f"{', '.join(file.name for file in files)} in {folder}; next:")
+    print(f"  ./run_all.sh --profile {folder / 'own.yaml'} --data {folder}")
+    return 0
+
+
 def _internal(command: str, arguments: list[str]) -> int:
     """The steps as Snakemake calls them: `archives` and `notebook NAME`."""
     parser = argparse.ArgumentParser(prog=f"lib.run {command}")
@@ -272,6 +320,10 @@ def main(arguments: list[str]) -> int:
         return test(arguments[1:])
     if command == "lab":
         return lab(arguments[1:])
+    if command == "publish":
+        return publish(arguments[1:])
+    if command == "template":
+        return template(arguments[1:])
     if command == "fetch":
         from lib import compendia, sources
 
