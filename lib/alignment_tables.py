@@ -19,6 +19,7 @@ from lib.metrics.alignment import delta_d_per_type, kbet, pvca, within_type_vari
 from lib.metrics.bootstrap import interval
 from lib.metrics.inputs import all_identical
 
+KINDS = {"tumour": "tumour", "line": "cell line"}  # name in a column: value of sample_type
 METRICS = {
     "delta_d": "ΔD",
     "pvca": "PVCA",
@@ -73,6 +74,8 @@ def per_group(
     groups, kind = np.asarray(groups, dtype=str), np.asarray(sample_type, dtype=str)
     named = groups != ""
     X, reference, kind, groups = X[named], reference[named], kind[named], groups[named]
+    if not named.all() and len(np.unique(kind)) < 2:  # what has a group is of one kind, or nothing has
+        return _of_one_kind(kind, groups, expected)
     table = delta_d_per_type(X, kind, groups, min_per_kind).rename(columns={"n_cell line": "n_line"})
     rows = [
         {"pvca": np.nan, "kbet": np.nan, "variance_kept": np.nan, "reason": row["skipped"]}
@@ -87,6 +90,14 @@ def per_group(
     none = {"n_tumour": 0, "n_line": 0, "reason": "no such samples"}
     table = pd.concat([table, pd.DataFrame([none] * len(absent), index=absent)]) if absent else table
     return table.rename_axis("group").reset_index()
+
+
+def _of_one_kind(kind: np.ndarray, groups: np.ndarray, expected: Sequence[str]) -> pd.DataFrame:
+    """The rows of `per_group` where no group can have both kinds."""
+    names = [*np.unique(groups), *(name for name in expected if name not in groups)]
+    counts = {f"n_{k}": [int((kind[groups == name] == value).sum()) for name in names] for k, value in KINDS.items()}
+    reasons = ["one kind of sample only" if name in groups else "no such samples" for name in names]
+    return pd.DataFrame({"group": names, **counts, **dict.fromkeys(METRICS, np.nan), "reason": reasons})
 
 
 def _variances(X, reference, kind, kbet_options) -> dict[str, float | str]:

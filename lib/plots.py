@@ -169,12 +169,8 @@ def _without_nan(column: pd.Series) -> pd.Series:
 
 def _markdown(table: pd.DataFrame) -> str:
     counts = {c: table[c].map("{:,}".format) for c in table.select_dtypes("integer")}
-    return (
-        table.assign(**counts).to_markdown(
-            index=False, floatfmt=".3g", disable_numparse=[*map(table.columns.get_loc, counts)]
-        )
-        + "\n"
-    )
+    as_text = [*map(table.columns.get_loc, counts)] if len(table) else False
+    return table.assign(**counts).to_markdown(index=False, floatfmt=".3g", disable_numparse=as_text) + "\n"
 
 
 def _map_axes(ax, name: str) -> None:

@@ -202,6 +202,22 @@ class PurityEstimator(BaseEstimator):
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 
+def cross_validated(
+    adata: ad.AnnData, groupings: dict[str, str], seed: int = 0
+) -> tuple[dict[str, PurityEstimator], dict[str, str]]:
+    """One fitted estimator per grouping of the samples that allows it, and why the others do not.
+
+    adata: as for `PurityEstimator.fit`; groupings: name -> column of obs whose samples are left out together.
+    """
+    fitted, reasons = {}, {}
+    for name, groups in groupings.items():
+        try:
+            fitted[name] = PurityEstimator(seed=seed).fit(adata, groups)
+        except ValueError as error:
+            reasons[name] = str(error)
+    return fitted, reasons
+
+
 def _resampled(measure, predicted: np.ndarray, truth: np.ndarray):
     """`measure` of the samples at given positions, in the form that `interval` resamples."""
 

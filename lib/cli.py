@@ -1,0 +1,433 @@
+"""`python -m lib`: tissue calls, alignment, codes and imputation of a user's samples by the trained models.
+
+Results go to --out, or as CSV to the standard output; what was read and how, and every refusal (one line, exit code
+2), to the standard error. A run that fails leaves no file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from lib import config
+
+CHUNK = 256  # samples in hand at once
+BAR_FROM = 1000  # samples
+DEMO = "demo"
+COMMANDS = {
+    "classify": (
+        "tissue of every sample: call, probability, whether it is too far from all references, nearest references",
+        "tumours.csv --out calls.csv\ncounts.tsv.gz --unit counts --gtf gencode.v41.annotation.gtf.gz\n"
+        "ensembl.csv --gene-ids hgnc_complete_set.txt --harmonise reference",
+    ),
+    "align": (
+        "every sample as if it were a cell line of purity 1, its nearest cell lines, drugs if a table is there",
+        "tumours.csv --cancer-type Breast --out aligned.h5ad\n"
+        "tumours.csv --samples labels.csv --out aligned.csv   (columns: sample, cancer_type, purity)",
+    ),
+    "embed": ("latent code of every sample", "tumours.csv --out codes.csv"),
+    "impute": ("fill in the model's genes that the file lacks", "panel.csv --min-overlap 0.2 --out filled.csv"),
+    "reconstruct": ("every sample as the tissue VAE rebuilds it", "tumours.csv --out rebuilt.h5ad"),
+}
+UNITS = ("counts", "TPM", "log2(TPM+1)", "log2(TPM+0.001)", "log2")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; --help shows examples\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m lib", description=__doc__.splitlines()[0].partition(": ")[2])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (what, examples) in COMMANDS.items():
+        lines = [f"  python -m lib {name} {line}" for line in examples.splitlines()]
+        formats = "FILE: CSV, TSV, GCT (.gz too), H5 or h5ad; samples in rows or in columns. Not for diagnosis."
+        command = commands.add_parser(
+            name, help=what, description=f"{what.capitalize()}.", epilog="\n".join([formats, "", "examples:", *lines]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        _add_common(command)
+        if name == "classify":
+            command.add_argument(
+                "--harmonise", choices=("none", "reference", "cohort"), default="none",
+                help="none: the training part's scale; reference: the references' quantiles, for other units or labs; "
+                "cohort: z-scores over this file, as published (default: none)",
+            )  # fmt: skip
+        if name == "align":
+            _add_labels(command)
+        if name == "impute":
+            command.add_argument(
+                "--hide", metavar="GENES", default="", help="also impute these (A,B,…) as if not measured"
+            )
+    return parser
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", metavar="FILE", type=Path)
+    model = command.add_mutually_exclusive_group()
+    model.add_argument("--profile", default=DEMO, help="the models of this profile's run (default: demo)")
+    model.add_argument("--model", metavar="DIR", type=Path, help="folder with models/ and compendia, as of a run")
+    command.add_argument("--unit", choices=UNITS, help="what the values are; without, told by the values, and said")
+    command.add_argument(
+        "--gene-ids", metavar="FILE", type=Path, help="HGNC's complete set (TSV): translates Ensembl ids"
+    )
+    command.add_argument("--gtf", metavar="FILE", type=Path, help="gene lengths: counts become TPM (else CPM)")
+    command.add_argument(
+        "--min-overlap", metavar="SHARE", type=_share, default=0.5, help="least share of the model's genes"
+    )
+    command.add_argument(
+        "--max-gb", metavar="GB", type=_above_zero, default=2.0, help="largest file, unpacked (default: 2)"
+    )
+    command.add_argument(
+        "--out", metavar="FILE", type=_out, help=".csv or .h5ad, replaced if there; else CSV on screen"
+    )
+
+
+def _add_labels(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--samples", metavar="FILE", type=Path, help="CSV or TSV: sample id first, then cancer_type, …"
+    )
+    command.add_argument("--cancer-type", metavar="TYPE", help="of all samples that the table gives none")
+    command.add_argument("--sample-type", metavar="TYPE", default="tumour", help="likewise (default: tumour)")
+    command.add_argument("--purity", metavar="SHARE", type=_share, help="likewise; without, estimated")
+    command.add_argument("--lines", metavar="N", type=_count, default=10, help="nearest cell lines (default: 10)")
+    command.add_argument(
+        "--drug-response", metavar="FILE", type=Path, help="PRISM or GDSC; default: the profile's, if any"
+    )
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number from 0 to 1")
+    return value
+
+
+def _above_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 1")
+    return int(text)
+
+
+def _out(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in (".csv", ".h5ad") or path.is_dir():
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a file name ending in .csv or .h5ad")
+    return path
+
+
+def say(text: str) -> None:
+    """A line about how the result came about, on the standard error."""
+    print("".join(c if c.isprintable() else "?" for c in text), file=sys.stderr, flush=True)
+
+
+# --- models and samples --------------------------------------------------------------------------------------
+
+
+class Trained:
+    """A run's folder (models/ and compendia), what is known of its training data, and its own tables, if any."""
+
+    def __init__(self, profile: str, folder: Path | None):
+        from lib import model_card
+
+        self.run = None if folder else config.load(profile)
+        self.folder = folder or self.run.processed
+        if not (self.folder / "models").is_dir():
+            how = "" if folder else f"; ./run_all.sh --profile {profile} trains them"
+            raise FileNotFoundError(f"{self.folder}: found no models/, expected the folder of a finished run{how}")
+        if (self.folder / "models" / "card.json").is_file():
+            self.note = model_card.note(model_card.read(self.folder / "models"))
+        elif self.run:
+            self.note = model_card.note(model_card.describe(self.run))
+        else:
+            self.note = f"{model_card.NOT_FOR_DIAGNOSIS}; training data not stated (no models/card.json)"
+
+    def gene_ids(self) -> Path | None:
+        """The gene id table of the run's archives, where they are there."""
+        from lib import compendia, sources
+
+        if self.run is None or self.run.data.kind == "files":
+            return None
+        path = sources.load_sources()[compendia.ALIGNMENT["gene_ids"]].path(self.run.raw)
+        return path if path.is_file() else None
+
+    def drug_response(self) -> Path | None:
+        from lib import compendia
+
+        if self.run is None or (self.run.data.kind == "files" and not self.run.data_dir):
+            return None
+        path = compendia.application_files(self.run).get("drug_response")
+        return path if path and path.is_file() else None
+
+
+class Samples:
+    """The user's file on a model's genes, and how it was read (said on the standard error)."""
+
+    def __init__(self, args: argparse.Namespace, trained: Trained, genes: list[str]):
+        from lib import own_file
+
+        if args.out and args.out.resolve() == args.file.resolve():
+            raise ValueError(f"--out {args.out}: found the input file itself, expected another name")
+        table = args.gene_ids or trained.gene_ids()
+        self.opened = own_file.open_own(
+            args.file, genes, args.unit, table, args.gtf, getattr(args, "samples", None), args.max_gb, args.min_overlap
+        )
+        self.file, self.names, self.obs = args.file, self.opened.samples, self.opened.obs
+        self.genes = own_file.shared_genes(self.opened, genes)
+        told = "as stated" if args.unit else "told by the file; --unit states it"
+        say(f"{args.file}: {len(self.names):,} samples × {len(self.opened.genes):,} genes, {self.opened.unit} ({told})")
+        say(f"  {self.opened.unit_note}")
+        share = len(self.genes) / len(genes)
+        say(f"  {len(self.genes):,} of the model's {len(genes):,} genes found ({share:.0%}; --min-overlap)")
+        say(f"  {trained.note}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.opened.close()
+
+    def compare_unit(self, compendium) -> None:
+        """Say so when the file gives another unit than the model was trained on."""
+        trained_on, given = str(compendium.uns.get("unit", "")), self.opened.output_unit
+        if trained_on != given:
+            say(f"  caution: the model was trained on {trained_on or 'an unknown unit'}, this file gives {given}")
+
+    def chunks(self, size: int = CHUNK) -> Iterator:
+        """AnnData of the shared genes, a few samples at a time, with a bar where there are many."""
+        from tqdm import tqdm
+
+        with tqdm(total=len(self.names), unit="sample", disable=len(self.names) <= BAR_FROM, mininterval=0.5) as bar:
+            for chunk in self.opened.chunks(size, genes=self.genes):
+                empty = chunk.obs_names[chunk.X.sum(axis=1) == 0]
+                if len(empty):
+                    raise ValueError(f"{self.file}: found only zeros in sample {empty[0]!r}, expected expression")
+                yield chunk
+                bar.update(chunk.n_obs)
+
+
+# --- commands ------------------------------------------------------------------------------------------------
+
+
+def classify(args: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from lib import apply, curation
+    from lib.models.tissue_vae import TissueVAE
+
+    trained = Trained(args.profile, args.model)
+    model = TissueVAE.load(trained.folder / "models" / "tissue_vae")
+    with Samples(args, trained, model.genes_) as samples:
+        reference = curation.load(trained.folder / "tissue.h5ad", "test")
+        if reference.uns.get("unit") == "scaled" and args.harmonise != "cohort":
+            raise ValueError("--harmonise: the model's references are standardised values, expected cohort")
+        samples.compare_unit(reference)
+        caller = apply.TissueCaller(model, reference, samples.genes, args.harmonise)
+        worth = caller.accuracy
+        say(
+            f"  by these genes the model names {worth.value:.1%} ({worth.low:.1%} to {worth.high:.1%}) of {worth.n:,} "
+            f"samples that it was not trained on rightly"
+        )
+        size = len(samples.names) if args.harmonise == "cohort" else CHUNK
+        calls = pd.concat([caller(chunk) for chunk in samples.chunks(size)]).rename_axis("sample")
+    far = int(calls["too_far"].sum())
+    say(f"{len(calls):,} samples called; {far:,} of them too far from every reference to be named (too_far)")
+    _write_table(calls.assign(note=trained.note).reset_index(), args, trained, samples)
+
+
+def align(args: argparse.Namespace) -> None:
+    import anndata as ad
+    import pandas as pd
+
+    from lib import apply, curation, drug_response
+    from lib.models.rnalign import RNAlign
+
+    trained = Trained(args.profile, args.model)
+    model = RNAlign.load(trained.folder / "models" / "rnalign")
+    with Samples(args, trained, model.genes_) as samples:
+        given = {"cancer_type": args.cancer_type, "sample_type": args.sample_type, "purity": args.purity}
+        labels = apply.sample_labels(samples.obs, model, **given)
+        compendium = curation.load(trained.folder / "alignment.h5ad")
+        samples.compare_unit(compendium)
+        aligner = apply.Aligner(model, compendium, samples.genes, args.lines)
+        response = args.drug_response or trained.drug_response()
+        drugs = response and apply.DrugTable(aligner, drug_response.read_drug_response(response))
+        parts = [aligner(chunk, labels.loc[chunk.obs_names]) for chunk in samples.chunks()]
+    _say_purity(labels, aligner)
+    aligned = ad.concat([part for part, _ in parts])
+    tables = {"lines": pd.concat([near for _, near in parts])}
+    tables |= {"drugs": drugs(aligned)} if drugs else {}
+    say(f"  drug table: {response or 'none (--drug-response FILE)'}")
+    aligned.X = aligner.in_log2(aligned.X)
+    tables = {name: table.assign(note=trained.note) for name, table in tables.items()}
+    _write_aligned(aligned, tables, args, trained, samples)
+
+
+def _say_purity(labels, aligner) -> None:
+    if aligner.purity_estimator is not None:
+        error = aligner.purity_estimator.cv_.loc["ridge on ranks"]
+        said = f"  purity of {labels['purity'].isna().sum():,} samples estimated (mean absolute error on the training"
+        say(f"{said} data {error['mae']:.2f}, {error['mae_low']:.2f} to {error['mae_high']:.2f})")
+
+
+def embed(args: argparse.Namespace) -> None:
+    _profiles(args, lambda profiles, chunk: profiles.embed(chunk))
+
+
+def reconstruct(args: argparse.Namespace) -> None:
+    _profiles(args, lambda profiles, chunk: profiles.reconstruct(chunk))
+
+
+def impute(args: argparse.Namespace) -> None:
+    hide = [gene.strip() for gene in args.hide.split(",") if gene.strip()]
+    _profiles(args, lambda profiles, chunk: profiles.impute(chunk, hide))
+
+
+def _profiles(args: argparse.Namespace, of: Callable) -> None:
+    import pandas as pd
+
+    from lib import apply
+    from lib.models.tissue_vae import TissueVAE
+
+    trained = Trained(args.profile, args.model)
+    model = TissueVAE.load(trained.folder / "models" / "tissue_vae")
+    with Samples(args, trained, model.genes_) as samples:
+        profiles = apply.Profiles(model, samples.genes)
+        table = pd.concat([of(profiles, chunk) for chunk in samples.chunks()]).rename_axis("sample")
+    _write_matrix(table, args, trained, samples)
+
+
+# --- results -------------------------------------------------------------------------------------------------
+
+
+def _record(args: argparse.Namespace, trained: Trained, samples: Samples) -> dict:
+    """How a result came about; beside every file written."""
+    return {
+        "note": trained.note, "command": args.command, "file": args.file.name, "model": trained.folder.name,
+        "samples": len(samples.names), "unit": samples.opened.unit, "unit_note": samples.opened.unit_note,
+        "genes_found": len(samples.genes),
+    }  # fmt: skip
+
+
+def _write(files: dict[Path, Callable[[Path], None]]) -> None:
+    """All of the files, or none."""
+    from lib.files import replacing
+
+    with ExitStack() as stack:
+        temporary = {path: stack.enter_context(replacing(path)) for path in files}
+        for path, write in files.items():
+            write(temporary[path])
+    say("written: " + ", ".join(map(str, files)))
+
+
+def _show(table) -> None:
+    """CSV on the standard output; on a terminal, what fits its width."""
+    if sys.stdout.isatty():
+        short = table.drop(columns=["note", "nearest_references"], errors="ignore")
+        print(short.to_string(index=False, float_format="{:.3g}".format, max_colwidth=24))
+    else:
+        table.to_csv(sys.stdout, index=False, float_format="%.6g")
+
+
+def _csv(table, index: bool) -> Callable[[Path], None]:
+    return lambda path: table.to_csv(path, index=index, float_format="%.6g")
+
+
+def _with_record(args, record: dict) -> dict[Path, Callable]:
+    return {args.out.with_suffix(".json"): lambda path: path.write_text(json.dumps(record, indent=1) + "\n")}
+
+
+def _h5ad(adata) -> Callable[[Path], None]:
+    return lambda path: adata.write_h5ad(path)
+
+
+def _write_table(table, args: argparse.Namespace, trained: Trained, samples: Samples) -> None:
+    """Labels of samples, a row each: as a table, or as obs of an h5ad without genes."""
+    import anndata as ad
+
+    record = _record(args, trained, samples)
+    if args.out is None:
+        _show(table)
+    elif args.out.suffix == ".h5ad":
+        _write({args.out: _h5ad(ad.AnnData(obs=table.set_index("sample"), uns=record))})
+    else:
+        _write({args.out: _csv(table, index=False)} | _with_record(args, record))
+
+
+def _write_matrix(table, args: argparse.Namespace, trained: Trained, samples: Samples) -> None:
+    """Samples × columns."""
+    import anndata as ad
+
+    record = _record(args, trained, samples)
+    if args.out is None:
+        table.to_csv(sys.stdout, float_format="%.6g")
+    elif args.out.suffix == ".h5ad":
+        unit = {} if args.command == "embed" else {"unit": "log2(TPM+1)"}
+        _write(
+            {args.out: _h5ad(ad.AnnData(table.astype("float32"), uns=record | {"input_unit": record["unit"]} | unit))}
+        )
+    else:
+        _write({args.out: _csv(table, index=True)} | _with_record(args, record))
+
+
+def _write_aligned(aligned, tables: dict, args: argparse.Namespace, trained: Trained, samples: Samples) -> None:
+    """Aligned expression with its tables beside it (x.csv, x.lines.csv, x.drugs.csv) or within (h5ad: uns)."""
+    record = _record(args, trained, samples)
+    if args.out is None:
+        _show(tables["lines"])
+        say("the aligned expression itself and the drug table: --out FILE")
+    elif args.out.suffix == ".h5ad":
+        aligned.uns = record | {"input_unit": record["unit"], "unit": "log2(TPM+1)"}
+        aligned.uns |= {name: table.reset_index(drop=True) for name, table in tables.items()}
+        _write({args.out: _h5ad(aligned)})
+    else:
+        beside = {args.out.with_suffix(f".{name}.csv"): _csv(table, index=False) for name, table in tables.items()}
+        expression = aligned.to_df().rename_axis("sample")
+        _write({args.out: _csv(expression, index=True)} | beside | _with_record(args, record))
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command: 0, or 2 after one line on the standard error."""
+    args = _parser().parse_args(arguments)
+    warnings.filterwarnings("ignore")
+    try:
+        globals()[args.command](args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        say("stopped")
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        return _refuse(" ".join(str(error).split()))
+    except Exception as error:  # a stranger's file may break any reader: its user gets a line, too, not our stack
+        return _refuse(f"{args.file}: could not be used ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
+    return 0
+
+
+def _refuse(reason: str) -> int:
+    say(f"python -m lib: {reason}")
+    return 2
