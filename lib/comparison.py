@@ -83,10 +83,11 @@ def alignment_in_words(scores: pd.DataFrame) -> str:
     ]
     if np.isnan(ours["truth_tumours"]):
         return " ".join([*said, _kept_in_words(ours["variance_kept"]), "There is no truth to compare real data with."])
+    ranges = scores.groupby(["method", "score"])[["low", "high"]].mean()
     for score, what in (("truth_tumours", "aligned tumours"), ("truth_lines", "aligned lines")):
-        better = "more" if ours[score] > none[score] else "less"
+        better = _compared(ranges.loc[("RNAlign", score)], ranges.loc[("input", score)])
         said.append(
-            f"The {what} are {better} like the truth than the input is ({ours[score]:.2f} against {none[score]:.2f})."
+            f"The {what} are {better} the truth than the input is ({ours[score]:.2f} against {none[score]:.2f})."
         )
     said.append(
         f"Among lines only, where a shift common to all of them does not count, the correlation is "
@@ -126,6 +127,12 @@ def collapsed_in_words(scores: pd.DataFrame) -> str:
     )
 
 
+def _compared(ours: pd.Series, others: pd.Series) -> str:
+    if ours["low"] > others["high"]:
+        return "more like"
+    return "less like" if ours["high"] < others["low"] else "not distinguishably more or less like"
+
+
 def _kept_in_words(share: float) -> str:
     if share < 0.1:
         return (
@@ -138,8 +145,10 @@ def _what_is_lost(ours: pd.Series, none: pd.Series) -> str:
     """Which of two errors the aligned lines carry: a shift that is left, or differences that are gone."""
     shift = ours["truth_among_lines"] - ours["truth_lines"]
     gone = none["truth_among_lines"] - ours["truth_among_lines"]
-    if max(shift, gone) < 0.05:
-        return "the alignment leaves no shift and takes no difference away, but neither does it undo what culture did."
+    if max(shift, abs(gone)) < 0.05:
+        return "no shift is left, but what tells lines apart is hardly nearer to the truth than before."
+    if gone <= -0.05 and shift < 0.05:
+        return "no shift is left, and what tells lines apart is nearer to the truth than before."
     if shift > gone:
         return "what is wrong with the aligned lines is mostly the shift between the kinds that is left."
     return "what is wrong with the aligned lines is mostly that differences between them are gone."

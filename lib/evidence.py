@@ -56,6 +56,7 @@ IN_WORDS = {
     "contradicts": "Our data contradict it",
     "cannot say": "Our data cannot say",
     "no failure": "There is no failure to explain here",
+    "lost by the alignment": "The input matches most of their lines, and the alignment loses some",
     "not in the paper": "The paper gives no reason for this type",
 }
 
@@ -195,6 +196,9 @@ def verdict(cancer_type, row, differences, sets, gene_sets, before, obs, calls) 
     """Whether the data support the paper's reason for the type; the arguments are those of `evidence`."""
     if cancer_type not in EXPLANATIONS:
         return Verdict("not in the paper", f"none of its {row['n_lines']} lines finds the type once aligned")
+    if row["match_input"] - row["match_RNAlign"] > 0 and row["match_input"] >= WELL_MATCHED:
+        lost = f"{row['match_input']:.0f} % of its lines find it unaligned, {row['match_RNAlign']:.0f} % aligned"
+        return Verdict("lost by the alignment", f"{lost}: no biology is needed to explain that")
     question = EXPLANATIONS[cancer_type].question
     if question == "rarity":
         found = _rarity(obs, cancer_type)

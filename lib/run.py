@@ -187,11 +187,13 @@ def build(args: argparse.Namespace, run: config.Profile, chosen: list[str]) -> i
             done = _snakemake(args, run, targets, "--quiet", "all")
             if done.returncode:
                 still_stale = _plan(args, run, targets)
-        page = _page(args, run, written_anew=bool(stale))
+        there = any((config.ROOT / target).is_file() for target in targets)
+        page = _page(args, run, written_anew=bool(stale)) if there else None
     status = _closing_table(run, chosen, began, still_stale)
     if args.ids:
         _print_provenance(run, chosen)
-    print(f"everything on one page: {os.path.relpath(page, config.ROOT)}")
+    if page:
+        print(f"everything on one page: {os.path.relpath(page, config.ROOT)}")
     return status
 
 
