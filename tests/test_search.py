@@ -134,7 +134,8 @@ def _search_until(cancers, folder: Path, log: Path, killed_in: int | None) -> No
 
 
 def _child(*args) -> multiprocessing.Process:
-    process = multiprocessing.get_context("fork").Process(target=_search_until, args=args)
+    # not by fork: threads that another test started would be missing in the child, which then waits for them for ever
+    process = multiprocessing.get_context("spawn").Process(target=_search_until, args=args)
     process.start()
     return process
 
