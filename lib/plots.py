@@ -366,7 +366,7 @@ def dots_with_interval(ax, table: pd.DataFrame, series: dict[str, str], xlabel: 
     n = table.groupby("method")["n"].max()
     ax.set_yticks(list(y.values()), [f"{m}  (n = {n[m]:,})" for m in methods])
     ax.set(xlabel=xlabel, ylim=(0.4, len(methods) + 0.6))
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
 
 
 def before_after(ax, table: pd.DataFrame, xlabel: str) -> None:

@@ -143,9 +143,11 @@ def held_out(obs: pd.DataFrame, part: str) -> np.ndarray:
 
 def z_scores(samples: ad.AnnData, rows: np.ndarray, statistics: pd.DataFrame) -> ad.AnnData:
     """The pool's samples at `rows`, standardised by the mean and sd of `statistics` (by position of the genes)."""
-    chosen = samples[rows]
-    var = chosen.var.assign(mean=statistics["mean"].to_numpy(), sd=statistics["sd"].to_numpy())
-    return curation.standardise(ad.AnnData(chosen.X, obs=chosen.obs, var=var, uns={"unit": "log2(TPM+1)"}))
+    var = samples.var.assign(mean=statistics["mean"].to_numpy(), sd=statistics["sd"].to_numpy())
+    obs = samples.obs.iloc[rows]
+    if not obs.index.is_unique:  # rows that stand for several
+        obs = obs.set_axis([f"{name}-{i}" for i, name in enumerate(obs.index)])
+    return curation.standardise(ad.AnnData(samples.X[rows], obs=obs, var=var, uns={"unit": "log2(TPM+1)"}))
 
 
 # --- training and scoring ------------------------------------------------------------------------------------
