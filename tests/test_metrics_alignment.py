@@ -9,6 +9,7 @@ from scipy.spatial.distance import cdist, pdist
 from scipy.stats import chi2, pearsonr
 
 from lib.curation import mad
+from lib.metrics import pvca as pvca_module
 from lib.metrics.alignment import (
     delta_d,
     delta_d_per_type,
@@ -18,6 +19,8 @@ from lib.metrics.alignment import (
     truth_scores,
     within_type_variance_kept,
 )
+from lib.metrics.correlation import unit_rows
+from lib.metrics.kbet import left_out
 
 GOLDEN = Path(__file__).parent / "golden"
 FIXED = pd.read_csv(GOLDEN / "kbet/summary_fixed.csv")
@@ -151,13 +154,36 @@ def test_kbet_is_nan_with_a_reason_where_r_gives_na(X, k0, reason):
         {"k0": 12.5},
         {"alpha": 5},
         {"n_repeat": 0},
+        {"test_size": 0},
+        {"test_size": 7.5},
+        {"test_size": "ten"},
+        {"dim_pca": 2.5, "do_pca": True},
         {"X": np.random.default_rng(0).normal(size=(60, 80)), "do_pca": True, "dim_pca": 60},
     ],
 )
 def test_kbet_names_bad_input(change):
     X, batch = two_kinds(n=30)
-    with pytest.raises(ValueError, match=r"^(batch|X|k0|alpha|n_repeat|dim_pca): found"):
+    with pytest.raises(ValueError, match=r"^(batch|X|k0|alpha|n_repeat|test_size|dim_pca): found"):
         kbet(**({"X": X, "batch": batch} | change))
+
+
+def test_a_test_size_beyond_n_is_the_default_as_in_r():
+    X, batch = two_kinds(n=30)
+    assert kbet(X, batch, test_size=61, seed=2)[:4] == kbet(X, batch, seed=2)[:4]
+    assert kbet(X, batch, test_size=60.0, seed=2).observed == (kbet(X, batch, seed=2).pvalues < 0.05).mean()
+
+
+def test_kbet_says_whom_adapt_leaves_out():
+    X, batch = kbet_case("outlier_half")
+    out = left_out(X, batch, k0=25)
+    assert 0 < out.sum() < 10  # R's: outlier_half__fixed_k25_outsider_index1based
+    kept = np.asarray(batch)[~out]
+    shares = pd.Series(kept).value_counts(normalize=True).sort_index().to_numpy()
+    near = np.argsort(cdist(X[[0]], X)[0])[:25]
+    counts = np.array([(np.asarray(batch)[near] == name).sum() for name in np.unique(batch)])
+    p = chi2.sf(((counts - 25 * shares) ** 2 / (25 * shares)).sum(), len(shares) - 1)
+    assert kbet(X, batch, k0=25, adapt=True).pvalues[0] == pytest.approx(p, abs=1e-12)
+    assert not left_out(X[:9], batch[:9].where(lambda b: b.index > 0, "other")).any()  # kBET is NaN there
 
 
 def test_kbet_with_pca_ignores_null_directions():
@@ -313,3 +339,22 @@ def test_mad_agrees_with_r():
     ours = pd.Series(mad(X.to_numpy()), index=X.columns)
     np.testing.assert_allclose(ours[golden.index], golden["mad"], rtol=1e-12)
     assert (ours.rank(ascending=False, method="first").astype(int)[golden.index] == golden["rank_desc"]).all()
+
+
+def test_pvca_leaves_a_local_optimum_of_reml():
+    rng = np.random.default_rng(24)  # a case whose first fit stops where only f2 has variance
+    p = np.array([0.7, 0.2, 0.06, 0.04])
+    factors = pd.DataFrame(
+        {f"f{i}": rng.choice(n, 50, p=p[:n] / p[:n].sum()).astype(str) for i, n in enumerate((3, 2, 4))}
+    )
+    X = rng.normal(size=(50, 30)) + rng.normal(size=(5, 30))[factors["f0"].astype(int)] * rng.choice([0, 0.5, 2])
+    terms = pvca_module._random_terms(factors, 50, True)
+    y = pvca_module._sample_components(X, 0.6)[1][:, 0]
+    cells = pvca_module._Cells.of(np.stack(list(terms.values()), axis=1))
+    assert pvca_module._reml_shares(y, cells)[-1] == pytest.approx(1, abs=1e-3)  # all residual, as from other starts
+
+
+def test_constant_rows_have_no_correlation():
+    X = np.array([[0.1, 0.1, 0.1], [1, 2, 4]])
+    unit = unit_rows(X)
+    assert np.isnan(unit[0]).all() and np.linalg.norm(unit[1]) == pytest.approx(1)

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from lib.metrics.bootstrap import interval_by_group
+from lib.metrics.correlation import most_similar
 from lib.metrics.distances import centred, euclidean, pair_distances
-from lib.metrics.inputs import all_identical, as_codes, as_matrix, as_neighbours
+from lib.metrics.inputs import all_identical, as_codes, as_matrix
 from lib.metrics.kbet import KBET, kbet
 from lib.metrics.pvca import pvca
 
@@ -148,35 +149,13 @@ def match_rate(tumours, tumour_types, lines, line_types, k: int = 25) -> MatchRa
     A line type that no tumour has counts as not matched. (RNAlign's "match %", as in Celligner.)
     Raises ValueError for NaN, another number of features, fewer than k tumours, a sample without variance.
     """
-    tumours = as_matrix(tumours, "tumours", min_samples=1)
-    lines = as_matrix(lines, "lines", min_samples=1)
-    if tumours.shape[1] != lines.shape[1]:
-        raise ValueError(f"lines: found {lines.shape[1]} features, expected {tumours.shape[1]} as in tumours")
-    k = as_neighbours(k, len(tumours))
+    nearest, _ = most_similar(lines, tumours, k, names=("lines", "tumours"))
     codes, types = as_codes(tumour_types, len(tumours), "tumour_types")
     as_codes(line_types, len(lines), "line_types")
-    nearest = _most_correlated(lines, tumours, k)
     predicted = types[[_first_majority(row) for row in codes[nearest]]]
     matched = pd.Series(predicted == np.asarray(line_types))
     per_type = matched.groupby(np.asarray(line_types)).mean().rename_axis("cancer_type").rename("match_rate")
     return MatchRate(float(matched.mean()), per_type, predicted)
-
-
-def _most_correlated(lines: np.ndarray, tumours: np.ndarray, k: int, block: int = 1000) -> np.ndarray:
-    """Indices (lines × k) of the tumours of highest Pearson correlation, highest first."""
-    lines, tumours = _standardised_rows(lines, "lines"), _standardised_rows(tumours, "tumours")
-    parts = [tumours @ lines[i : i + block].T for i in range(0, len(lines), block)]
-    return np.concatenate([np.argsort(-part.T, axis=1, kind="stable")[:, :k] for part in parts])
-
-
-def _standardised_rows(X: np.ndarray, name: str) -> np.ndarray:
-    """Rows less their mean, of length 1, so that products are Pearson correlations."""
-    X = np.asarray(X, dtype=np.float64)
-    constant = np.flatnonzero(np.ptp(X, axis=1) == 0)
-    if len(constant):
-        raise ValueError(f"{name}: found {len(constant)} constant samples (first: row {constant[0]}), expected none")
-    centred = X - X.mean(axis=1, keepdims=True)
-    return centred / np.linalg.norm(centred, axis=1, keepdims=True)
 
 
 def _first_majority(row: np.ndarray) -> int:

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -30,10 +31,11 @@ def kbet(
 
     X: samples × features; batch: n labels, two or more. A sample is rejected when the labels of its
     neighbourhood (k0 - 1 nearest and itself) differ from the global frequencies (chi-squared, p < alpha).
-    The rates are means over `n_repeat` random subsets of `test_size` samples (None, or more than n: a tenth,
-    at least 25); expected: the same under permuted labels. `pvalues` holds all n samples, in X's order.
+    The rates are means over `n_repeat` random subsets of `test_size` samples (None, or more than n as in R: a
+    tenth, at least 25); expected: the same under permuted labels. `pvalues` holds all n samples, in X's order.
     k0=None (or >= n): R's heuristic, a noisy bisection for the largest rate below 3/4 of the mean batch size.
-    adapt: samples that are nobody's neighbour are left out of the frequencies when their labels deviate.
+    adapt: samples that are nobody's neighbour are left out of the frequencies when their labels deviate (see
+    `left_out`).
     do_pca: neighbours on the first `dim_pca` left singular vectors of the raw X, all of unit variance (R's
     default), without those of singular value 0.
     NaN with a warning where R gives NA (n <= 10, k0 < 10) and where all samples are identical.
@@ -42,11 +44,10 @@ def kbet(
     X = as_matrix(X, "X")
     n = len(X)
     codes, _ = as_codes(batch, n, "batch", min_levels=2)
-    _check_kbet_settings(k0, n_repeat, alpha)
+    _check_kbet_settings(k0=k0, n_repeat=n_repeat, test_size=test_size, alpha=alpha, dim_pca=dim_pca)
     frequencies = np.bincount(codes) / n
     search = k0 is None or k0 >= n
-    # floats in R's order of operations, so that the floor falls as in R
-    k0 = math.floor(math.fsum(frequencies) / len(frequencies) * n * 0.75) if search else int(k0)
+    k0 = _first_k0(frequencies, n) if search else int(k0)
     reason = _why_not_estimable(X, k0)
     if reason:
         warnings.warn(f"kBET is NaN: {reason}", stacklevel=2)
@@ -54,7 +55,10 @@ def kbet(
 
     rng = np.random.default_rng(seed)
     _, neighbours = nearest_neighbours(_left_singular_vectors(X, dim_pca) if do_pca else X, k0)
-    expectation = _adapted_frequencies(codes, frequencies, neighbours[:, : k0 - 1], alpha) if adapt else frequencies
+    expectation = frequencies
+    if adapt:
+        kept = codes[~_left_out(codes, frequencies, neighbours[:, : k0 - 1], alpha)]
+        expectation = np.bincount(kept, minlength=len(frequencies)) / len(kept)
     if search:
         k0 = _search_k0(codes, frequencies, neighbours, rng)
     neighbourhoods = _neighbourhoods(neighbours, k0)
@@ -66,13 +70,37 @@ def kbet(
     return KBET(observed, expected, observed - expected, k0, pvalues)
 
 
-def _check_kbet_settings(k0, n_repeat, alpha) -> None:
-    if k0 is not None and not (float(k0).is_integer() and k0 >= 1):
-        raise ValueError(f"k0: found {k0}, expected None or a positive integer")
-    if not (float(n_repeat).is_integer() and n_repeat >= 1):
-        raise ValueError(f"n_repeat: found {n_repeat}, expected a positive integer")
+def left_out(X, batch, k0=None, alpha=0.05, do_pca=False, dim_pca=50) -> np.ndarray:
+    """Which samples `kbet(..., adapt=True)` leaves out of the batch frequencies: boolean (n,); none where it is NaN.
+
+    Arguments and errors as of `kbet`.
+    """
+    X = as_matrix(X, "X")
+    codes, _ = as_codes(batch, len(X), "batch", min_levels=2)
+    _check_kbet_settings(k0=k0, alpha=alpha, dim_pca=dim_pca)
+    frequencies = np.bincount(codes) / len(X)
+    k0 = _first_k0(frequencies, len(X)) if k0 is None or k0 >= len(X) else int(k0)
+    if _why_not_estimable(X, k0):
+        return np.zeros(len(X), dtype=bool)
+    _, neighbours = nearest_neighbours(_left_singular_vectors(X, dim_pca) if do_pca else X, k0)
+    return _left_out(codes, frequencies, neighbours[:, : k0 - 1], alpha)
+
+
+def _check_kbet_settings(alpha, **counts) -> None:
+    for name, value in counts.items():
+        optional = name in ("k0", "test_size")
+        if value is None and optional:
+            continue
+        if not (isinstance(value, Real) and float(value).is_integer() and value >= 1):
+            expected = "None or a positive integer" if optional else "a positive integer"
+            raise ValueError(f"{name}: found {value!r}, expected {expected}")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha: found {alpha}, expected a value between 0 and 1")
+
+
+def _first_k0(frequencies: np.ndarray, n: int) -> int:
+    """3/4 of the mean batch size, with floats in R's order of operations, so that the floor falls as in R."""
+    return math.floor(math.fsum(frequencies) / len(frequencies) * n * 0.75)
 
 
 def _why_not_estimable(X: np.ndarray, k0: int) -> str:
@@ -95,22 +123,20 @@ def _left_singular_vectors(X: np.ndarray, dim_pca: int) -> np.ndarray:
 
 def _subset_size(n: int, test_size=None) -> int:
     """Number of samples per subset: R's `testSize`."""
-    if test_size is not None and 1 <= test_size <= n:
+    if test_size is not None and test_size <= n:
         return int(test_size)
     size = math.ceil(n * 0.1)
     return 25 if size < 25 < n else size
 
 
-def _adapted_frequencies(codes, frequencies, neighbours, alpha) -> np.ndarray:
-    """Batch frequencies, without the samples that are nobody's neighbour if their labels deviate."""
+def _left_out(codes, frequencies, neighbours, alpha) -> np.ndarray:
+    """Whether each sample is nobody's neighbour, if the labels of those deviate from the frequencies; else none."""
     outside = np.ones(len(codes), dtype=bool)
     outside[neighbours] = False
-    if not outside.any():
-        return frequencies
     counts = np.bincount(codes[outside], minlength=len(frequencies))
-    if _chi2_statistics(counts, frequencies) <= _critical(alpha, frequencies):
-        return frequencies
-    return (np.bincount(codes) - counts) / (len(codes) - counts.sum())
+    if not outside.any() or _chi2_statistics(counts, frequencies) <= _critical(alpha, frequencies):
+        outside[:] = False
+    return outside
 
 
 def _neighbourhoods(neighbours: np.ndarray, k0: int) -> sparse.csr_array:

@@ -113,17 +113,23 @@ def _reml_shares(y: np.ndarray, cells: _Cells) -> np.ndarray:
     within = float(((y - means[cells.of_sample]) ** 2).sum())
     # without any residual the optimum lies at infinity: a floor at 1e-9 of the variance keeps it finite
     within = max(within, 1e-9 * float(((y - y.mean()) ** 2).sum()))
-    fit = optimize.minimize(
+    fit = _minimised(np.zeros(len(cells.same)), means, within, cells)
+    if (gone := np.exp(fit.x) < 1e-3).any():  # a variance at 0 may be one of several optima: start from the others
+        fit = min(fit, _minimised(np.where(gone, 0.0, -6.0), means, within, cells), key=lambda found: found.fun)
+    variances = np.append(np.exp(fit.x), 1.0)
+    return variances / variances.sum()
+
+
+def _minimised(start: np.ndarray, means: np.ndarray, within: float, cells: _Cells) -> optimize.OptimizeResult:
+    return optimize.minimize(
         _reml_deviance,
-        np.zeros(len(cells.same)),
+        start,
         args=(means, within, cells),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(-23, 23)] * len(cells.same),
+        bounds=[(-23, 23)] * len(start),
         options={"ftol": 1e-13, "gtol": 1e-6, "maxiter": 500},
     )
-    variances = np.append(np.exp(fit.x), 1.0)
-    return variances / variances.sum()
 
 
 def _reml_deviance(log_ratios, means, within, cells) -> tuple[float, np.ndarray]:
