@@ -83,6 +83,12 @@ class FileRole(Section):
     gene_ids: str | None = None
 
 
+class Panel(FileRole):
+    """A cohort with few genes, and the tissues expected of its groups (05_target_transfer)."""
+
+    expected: dict[str, list[str]]
+
+
 class FileData(Section):
     """A user's own files, one for each role."""
 
@@ -91,14 +97,16 @@ class FileData(Section):
     tissue: FileRole
     cohort: FileRole
     cohort_expected: dict[str, list[str]] = {}
+    panels: dict[str, Panel] = {}
     gene_sets: str | None = None
     drug_response: str | None = None
     survival: str | None = None
 
     @property
     def files(self) -> list[str]:
-        """Every file that the profile names, relative to --data DIR."""
+        """Every file that the profile needs, relative to --data DIR (a panel can do without its gene table)."""
         roles = [f for r in (self.alignment, self.tissue, self.cohort) for f in (r.file, r.samples, r.gene_ids)]
+        roles += [f for panel in self.panels.values() for f in (panel.file, panel.samples)]
         return list(dict.fromkeys(f for f in (*roles, self.gene_sets, self.drug_response, self.survival) if f))
 
 
@@ -112,8 +120,8 @@ class Alignment(Section):
     missing_purity: Literal["type median", "drop"]
 
 
-class RNAlignSearch(Section):
-    """Search space of paper A's Table 2; log-uniform rows give exponents of ten. `trials: 0` = no search.
+class Search(Section):
+    """How long to search for hyper-parameters; `trials: 0`: not at all.
 
     use_best: whether the best trial's hyper-parameters replace the profile's.
     """
@@ -122,6 +130,11 @@ class RNAlignSearch(Section):
     epochs: Positive
     selection: Literal["validation", "test"]
     use_best: bool
+
+
+class RNAlignSearch(Search):
+    """Search space of paper A's Table 2; log-uniform rows give exponents of ten."""
+
     log10_lr: FloatRange
     n_layers: Annotated[list[int], Choices]
     log10_weight_decay: FloatRange
@@ -157,9 +170,8 @@ class RNAlignSettings(Section):
 
 
 class RNAlignControls(Section):
-    """Retrained variants of RNAlign (07_ablations): epochs of each, and folds in which cell lines are held out."""
+    """RNAligns trained beside the main one, with its settings: folds in which cell lines are held out."""
 
-    epochs: Positive
     folds: Annotated[int, Field(ge=2)]
 
 
@@ -196,16 +208,9 @@ class TissueVAESettings(Section):
     checkpoint_every: Positive
 
 
-class TissueVAESearch(Section):
-    """Search space of paper B's Bayesian optimisation (Methods): latent size and batch size. `trials: 0` = no search.
+class TissueVAESearch(Search):
+    """Search space of paper B's Bayesian optimisation (Methods): latent size and batch size."""
 
-    use_best: whether the best trial's values replace the profile's.
-    """
-
-    trials: Annotated[int, Field(ge=0)]
-    epochs: Positive
-    selection: Literal["validation", "test"]
-    use_best: bool
     latent: Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
     batch_size: Annotated[list[Annotated[int, Field(ge=2)]], Choices]
 
@@ -324,6 +329,10 @@ class Profile(Section):
         """This run and its repeats with the seeds that follow, each with folders of its own."""
         seeds = range(self.seed + 1, self.seed + self.evaluation.repeats)
         return [self, *(load(profile, self.data_dir, seed) for seed in seeds)]
+
+    def trials(self, search: Search, profile: str | Path) -> int:
+        """Trials of a search: none under another seed than the profile's own where the result would not be used."""
+        return search.trials if search.use_best or self.seed == load(profile, self.data_dir).seed else 0
 
     def settings(self, *sections: str) -> dict[str, Any]:
         """The named sections (and what always counts) as plain values, for records and change detection."""

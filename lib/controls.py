@@ -1,14 +1,16 @@
 """Retrained variants of RNAlign: ablations (paper A, Table 5), and how much of its gain is the label it is given.
 
-Every model here is trained on all tumours and with the same settings and epochs, so that only what is asked about
-differs. Cell lines can be left out of a training, and their cancer type withheld.
+Every model here has the settings and epochs of the run's own RNAlign, so that only what is asked about differs.
+Ablations and models of other labels are trained on the same part of the data, too; where cell lines are held out, on
+all samples but them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -19,6 +21,7 @@ from lib import compendia, curation, notebooks
 from lib.config import Profile
 from lib.models.rnalign import RNAlign
 from lib.models.type_transfer import CLASSIFIERS, TypeTransfer, normal_scores
+from lib.neighbours import why_no_match
 
 ABLATIONS = {
     "RNAlign": {},
@@ -27,7 +30,7 @@ ABLATIONS = {
     "no purity": {"use_purity": False},
 }
 WITHHELD = "withheld"  # the cancer type of every line where lines have none
-UNLABELLED_FOLDS = 2  # of the variants that read no line's type: half of the lines teach them as much as 4 of 5
+UNLABELLED_FOLDS = 2  # of the variants that read no line's type: half of the lines stand in for 4 of 5
 
 GIVEN, SEEN = "RNAlign, type given", "RNAlign, type given, line seen"
 UNTOLD = "RNAlign, mean over types"  # the published model on a line whose type is not given
@@ -49,6 +52,17 @@ class Case:
     truth: np.ndarray | None
     true_types: np.ndarray
     seed: int
+
+    @property
+    def names(self) -> np.ndarray:
+        """The samples' names; those of another draw of the generator are other samples and have other names."""
+        names = self.data.obs_names.to_numpy(dtype=str)
+        return names if self.truth is None else np.char.add(f"{self.seed}/", names)
+
+    @property
+    def train(self) -> np.ndarray:
+        """The part that the run's RNAlign was trained on."""
+        return (self.data.obs["split"] == "train").to_numpy()
 
     @property
     def is_line(self) -> np.ndarray:
@@ -92,11 +106,10 @@ def published_model(run: Profile) -> RNAlign:
     return RNAlign.load(run.processed / "models" / "rnalign")
 
 
-def trainer_of(run: Profile) -> Trainer:
-    """Trains with the hyper-parameters of the run's RNAlign, for as many epochs as its controls have."""
-    settings = published_model(run).get_params() | {"epochs": run.rnalign_controls.epochs}
+def trainer_of(run: Profile, published: RNAlign) -> Trainer:
+    """Trains with all settings of the run's RNAlign; where a search chose some of them, with those."""
     folder = notebooks.checkpoint_dir(run, "lib.models.rnalign") / "controls"
-    return Trainer(settings, run.seed, folder, run.rnalign.checkpoint_every)
+    return Trainer(published.get_params(), run.seed, folder, run.rnalign.checkpoint_every)
 
 
 # --- labels -------------------------------------------------------------------------------------------------
@@ -183,40 +196,87 @@ def type_from_code(model: RNAlign, tumours: ad.AnnData, lines: ad.AnnData) -> np
 # --- held-out lines -----------------------------------------------------------------------------------------
 
 
-def held_out(data: ad.AnnData, fold: np.ndarray, fit: Fit, decoders: dict[str, Decoder]) -> dict[str, np.ndarray]:
-    """Per decoder an aligned matrix in which every line was decoded by a model that never saw it.
+class ByFold(NamedTuple):
+    """Samples aligned by several models: each line by one of them, tumours by all.
 
-    fold: as by `folds_of_lines`; fit(i, samples) trains without the lines of fold i. Tumours are the mean over the
-    models. One more matrix, `SEEN`: the same models on the lines that each was trained with, averaged, types given.
+    X: samples × genes, tumours as the mean over models; tumours: models × tumours × genes; model: which one aligned
+    each line, -1 for tumours.
     """
-    n = int(fold.max()) + 1
-    tumours = fold < 0
-    aligned = {name: np.zeros(data.shape, np.float32) for name in [*decoders, SEEN]}
+
+    X: np.ndarray
+    tumours: np.ndarray
+    model: np.ndarray
+
+
+def parts(aligned: np.ndarray | ByFold) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For every model the positions of the samples that it aligned, and their profiles.
+
+    A line is compared with tumours of its own model only: no shift between two models then counts as one between lines
+    and tumours.
+    """
+    if not isinstance(aligned, ByFold):
+        yield np.arange(len(aligned)), aligned
+        return
+    for i, tumours in enumerate(aligned.tumours):
+        rows = np.flatnonzero((aligned.model < 0) | (aligned.model == i))
+        X = aligned.X[rows]
+        X[aligned.model[rows] < 0] = tumours
+        yield rows, X
+
+
+def held_out(data: ad.AnnData, fold: np.ndarray, fit: Fit, decoders: dict[str, Decoder]) -> dict[str, ByFold]:
+    """Per decoder the samples with every line decoded by the model that never saw it.
+
+    fold: as by `folds_of_lines`; fit(i, samples) trains without the lines of fold i. One more, `SEEN`: every line
+    decoded, under its type, by the next fold's model, which was trained with it.
+    """
+    n, is_tumour = int(fold.max()) + 1, fold < 0
+    lines = {name: np.zeros(data.shape, np.float32) for name in [*decoders, SEEN]}
+    tumours = np.empty((n, is_tumour.sum(), data.n_vars), np.float32)
+    following = np.where(is_tumour, -1, (fold + 1) % n)
     for i in range(n):
-        model, out = fit(i, data[fold != i]), fold == i
+        model, out, seen = fit(i, data[fold != i]), fold == i, following == i
+        tumours[i] = decode(model, data[is_tumour])
         for name, decoder in decoders.items():
-            aligned[name][out] = decoder(model, data[out])
-        of_tumours, seen = decode(model, data[tumours]), ~tumours & ~out
-        for matrix in aligned.values():
-            matrix[tumours] += of_tumours / n
-        aligned[SEEN][seen] += decode(model, data[seen]) / (n - 1)
-    return aligned
+            lines[name][out] = decoder(model, data[out])
+        lines[SEEN][seen] = decode(model, data[seen])
+    for X in lines.values():
+        X[is_tumour] = tumours.mean(axis=0)
+    return {name: ByFold(X, tumours, following if name == SEEN else fold) for name, X in lines.items()}
 
 
 # --- the experiments ----------------------------------------------------------------------------------------
 
 
-def ablations(case: Case, trainer: Trainer) -> dict[str, np.ndarray]:
-    """Aligned matrices of the input, the full model and every ablation (paper A, Table 5)."""
-    models = {name: trainer.fit(name, case.data, **changes) for name, changes in ABLATIONS.items()}
-    return {"input": case.data.X} | {name: decode(model, case.data) for name, model in models.items()}
+def obstacle(case: Case, folds: int, neighbours: int) -> str:
+    """Why lines can't be held out of training and called by their nearest tumours; "" where they can."""
+    lines, types = case.is_line.sum(), pd.Series(case.types[~case.is_line]).value_counts()
+    if lines < folds:
+        return f"{lines} cell lines, fewer than the {folds} folds in which they are held out"
+    if reason := why_no_match(case.data.obs, neighbours):
+        return reason
+    if (types > 1).sum() < 2:
+        return f"{(types > 1).sum()} cancer type(s) of two tumours or more: there is nothing to tell apart"
+    return ""
+
+
+def ablations(case: Case, trainer: Trainer, published: RNAlign) -> dict[str, np.ndarray]:
+    """Aligned matrices of the input, the full model and every ablation (paper A, Table 5).
+
+    The full model is `published`, trained on the same part of the data with the same settings.
+    """
+    data, aligned = case.data, {"input": case.data.X}
+    for name, changes in ABLATIONS.items():
+        model = trainer.fit(name, data[case.train], **changes) if changes else published
+        aligned[name] = decode(model, data)
+    return aligned
 
 
 def label_leak(case: Case, trainer: Trainer, published: RNAlign) -> dict[str, np.ndarray]:
     """Aligned matrices of the published way, and with the lines' types permuted or withheld.
 
-    Decoded so: `published`, a model whose training had the types. Trained so: they were so in training, too; beside
-    these "retrained" is the full model trained for as many epochs as they.
+    Decoded so: `published`, whose training had the types. Trained so: they were so in training, too, which was on the
+    same samples and as long as that of `published`.
     """
     data, permuted, lines = case.data, with_types(case.data, permuted_types(case)), case.is_line
     withheld = decode(published, data)
@@ -227,18 +287,24 @@ def label_leak(case: Case, trainer: Trainer, published: RNAlign) -> dict[str, np
         "as published": decode(published, data),
         "decoded under permuted types": decode(published, permuted),
         "decoded with types withheld": withheld,
-        "retrained": decode(trainer.fit("RNAlign", data), data),  # resumes: trained for the ablations
-        "trained with permuted types": decode(trainer.fit("permuted types", permuted), permuted),
-        "trained with types withheld": decode(trainer.fit("withheld types", hidden), hidden),
+        "trained with permuted types": decode(trainer.fit("permuted types", permuted[case.train]), permuted),
+        "trained with types withheld": decode(trainer.fit("withheld types", hidden[case.train]), hidden),
     }
 
 
-def guessed_types(case: Case, trainer: Trainer) -> dict[str, np.ndarray]:
+def told_types(case: Case) -> dict[str, np.ndarray]:
+    """Types of all samples as the methods of `label_leak` were told them; others were told none of a line."""
+    permuted = permuted_types(case)
+    told = {method: permuted for method in ("decoded under permuted types", "trained with permuted types")}
+    return {"as published": case.types} | told
+
+
+def guessed_types(case: Case, trainer: Trainer, few: np.ndarray) -> dict[str, np.ndarray]:
     """Types of all samples with the lines' guessed from what tumours' types teach; the lines' own are never read."""
-    fold, guess = folds_of_lines(case, UNLABELLED_FOLDS), case.types.astype(object)
-    for i in range(UNLABELLED_FOLDS):
-        model = _untyped(trainer)(i, case.data[fold != i])
-        guess[fold == i] = type_from_code(model, case.data[~case.is_line], case.data[fold == i])
+    guess = case.types.astype(object)
+    for i in range(int(few.max()) + 1):
+        model = _untyped(trainer)(i, case.data[few != i])
+        guess[few == i] = type_from_code(model, case.data[~case.is_line], case.data[few == i])
     guesses = {"type from a code": guess.astype(str)}
     for classifier in CLASSIFIERS:
         types = TypeTransfer(classifier).fit(case.data[~case.is_line], case.log[~case.is_line])
@@ -246,12 +312,13 @@ def guessed_types(case: Case, trainer: Trainer) -> dict[str, np.ndarray]:
     return guesses
 
 
-def without_labels(case: Case, trainer: Trainer, folds: int) -> dict[str, np.ndarray]:
-    """Aligned matrices for lines held out of training; their types are withheld, but for the last two methods.
+def without_labels(case: Case, trainer: Trainer, fold: np.ndarray, few: np.ndarray) -> dict[str, np.ndarray | ByFold]:
+    """Samples aligned with every line held out of training and its type withheld, but for the last two methods.
 
-    Keys in the order in which they are told. No setting was chosen on these lines.
+    fold, few: as by `folds_of_lines`; few: of the variants that read no line's type in training either. Keys in the
+    order in which they are told. No setting was chosen on these lines.
     """
-    data, few, fold = case.data, folds_of_lines(case, UNLABELLED_FOLDS), folds_of_lines(case, folds)
+    data = case.data
     hidden, ranked = with_types(data, withheld_types(case)), rank_scored(case)
     aligned = {
         "input": data.X,
@@ -260,7 +327,8 @@ def without_labels(case: Case, trainer: Trainer, folds: int) -> dict[str, np.nda
         "rank input, no type in y": held_out(ranked, few, _untyped(trainer, "rank input"), {"": decode})[""],
     }
     decoders = {UNTOLD: decode_without_type, "RNAlign, best-rebuilt type": decode_as_best_rebuilt}
-    decoders |= {f"RNAlign, {name}": _decode_as(data, types) for name, types in guessed_types(case, trainer).items()}
+    guesses = guessed_types(case, trainer, few)
+    decoders |= {f"RNAlign, {name}": _decode_as(data, types) for name, types in guesses.items()}
     full = held_out(data, fold, trainer.folds("RNAlign"), decoders | {GIVEN: decode})
     aligned |= {method: full[method] for method in decoders}
     aligned |= {f"shift by ranks, {classifier}": shifted(case, classifier, fold) for classifier in CLASSIFIERS}

@@ -90,3 +90,11 @@ def test_paper_profile_holds_the_papers_settings():
     vae = paper.tissue_vae
     assert (vae.latent, vae.batch_size, vae.patience, vae.max_epochs) == (121, 32, 10, 500)
     assert (paper.tissue.cap, paper.tissue.subset, paper.tissue.subset_seed) == (10000, 411318, 42)
+
+
+def test_a_search_is_repeated_under_another_seed_only_where_its_result_is_used(tmp_path):
+    for best, under_another in (("false", 0), ("true", 3)):
+        path = write(tmp_path, f"rnalign_search: {{trials: 3, use_best: {best}}}")
+        own, other = config.load(path), config.load(path, seed=7)
+        assert own.trials(own.rnalign_search, path) == 3
+        assert other.trials(other.rnalign_search, path) == under_another
