@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,10 @@ import pandas as pd
 from lib.claims import published
 from lib.config import Evaluation
 from lib.metrics.alignment import delta_d_per_type, kbet, pvca, within_type_variance_kept
-from lib.metrics.bootstrap import interval
+from lib.metrics.bootstrap import SeedsEstimate, interval_over_seeds
 from lib.metrics.inputs import all_identical
+from lib.metrics.kbet import left_out
+from lib.neighbours import match_readings
 
 KINDS = {"tumour": "tumour", "line": "cell line"}  # name in a column: value of sample_type
 METRICS = {
@@ -32,6 +35,7 @@ SUBTYPES = {  # the annotations that paper A's A.7 names
     "Breast": ("Basal", "HER2-enriched", "Luminal"),
     "Lung": ("LUAD", "LUSC", "SCLC", "LCC", "Other"),
 }
+MAPPED_SUBTYPES = {"Lung": ["LUAD", "LUSC"], "Breast": [*SUBTYPES["Breast"]]}  # figures 2d and 2e
 LABEL_CHANGES = {  # paper A's Table 4: what the decoder is told; None keeps a sample's own
     "model & purity": {"sample_type": "cell line", "purity": 1.0},
     "purity only": {"sample_type": None, "purity": 1.0},
@@ -39,6 +43,7 @@ LABEL_CHANGES = {  # paper A's Table 4: what the decoder is told; None keeps a s
 }
 KBET_READINGS = {  # arguments of kbet that the paper leaves open
     "k0 by the heuristic": {},
+    "the same without adapt": {"adapt": False},
     "k0 by the heuristic, whitened components": {"do_pca": True},
     "k0 = 10": {"k0": 10},
 }
@@ -126,9 +131,9 @@ def per_method(
     seed: int = 0,
     **options,
 ) -> pd.DataFrame:
-    """`per_group` of several aligned matrices, below one another with a column `method`; options: as there."""
+    """`per_group` of several aligned matrices, below one another with columns method and seed; options: as there."""
     tables = [
-        per_group(X, reference, sample_type, groups, min_per_kind, seed, **options).assign(method=method)
+        per_group(X, reference, sample_type, groups, min_per_kind, seed, **options).assign(method=method, seed=seed)
         for method, X in methods.items()
     ]
     return pd.concat(tables, ignore_index=True)
@@ -139,7 +144,8 @@ def kbet_readings(
 ) -> pd.DataFrame:
     """ΔkBET of every method and group under each of `KBET_READINGS`: columns method, group and one per reading.
 
-    Groups as in `per_group`; those with fewer than `min_per_kind` of a kind are left out, NaN where R gives NA.
+    Further columns: seed, n, and left_out, the samples that `adapt` leaves out of the frequencies under the first
+    reading. Groups as in `per_group`; those with fewer than `min_per_kind` of a kind are absent, NaN where R gives NA.
     """
     groups, kind = np.asarray(groups, dtype=str), np.asarray(sample_type, dtype=str)
     rows = []
@@ -148,8 +154,9 @@ def kbet_readings(
         if min((kind[own] == "tumour").sum(), (kind[own] == "cell line").sum()) < min_per_kind:
             continue
         for method, X in methods.items():
-            rows.append({"method": method, "group": group, **_kbet_by_reading(X[own], kind[own], seed)})
-    return pd.DataFrame(rows, columns=["method", "group", *KBET_READINGS])
+            counts = {"seed": seed, "n": own.sum(), "left_out": left_out(X[own], kind[own]).sum()}
+            rows.append({"method": method, "group": group, **_kbet_by_reading(X[own], kind[own], seed), **counts})
+    return pd.DataFrame(rows, columns=["method", "group", *KBET_READINGS, "seed", "n", "left_out"])
 
 
 def _kbet_by_reading(X, kind, seed) -> dict[str, float]:
@@ -160,9 +167,33 @@ def _kbet_by_reading(X, kind, seed) -> dict[str, float]:
         return {name: kbet(X, kind, dim_pca=components, seed=seed, **options).delta for name, options in readings}
 
 
+def left_out_by_adapt(readings: pd.DataFrame) -> dict[str, str]:
+    """Per method "12 of 640": samples that `adapt` leaves out, over all groups and seeds of `kbet_readings`."""
+    counts = readings.groupby("method", sort=False)[["left_out", "n"]].sum()
+    return {method: f"{row.left_out:,} of {row.n:,}" for method, row in counts.iterrows()}
+
+
+class Grouping(NamedTuple):
+    """How samples are grouped for a table: a label each ("" = left out), the fewest of a kind, the groups to list."""
+
+    groups: pd.Series
+    fewest: int
+    expected: tuple[str, ...]
+
+
+def groupings(obs: pd.DataFrame, by: Evaluation) -> dict[str, Grouping]:
+    """The groups of paper A's tables: cancer types (Table 1), and the subtypes of breast and lung (Table 3)."""
+    subtypes = {
+        f"{name} subtypes": Grouping(labelled_subtypes(obs, name), by.min_per_subtype, expected)
+        for name, expected in SUBTYPES.items()
+    }
+    return {"cancer types": Grouping(obs["cancer_type"], by.min_per_kind, ())} | subtypes
+
+
 def labelled_subtypes(obs: pd.DataFrame, cancer_type: str) -> pd.Series:
     """Subtype of the samples of a cancer type, "" for all others and for subtypes that paper A does not name."""
-    subtype = obs["subtype"].astype(str).where(obs["cancer_type"] == cancer_type, "")
+    given = obs["subtype"] if "subtype" in obs else pd.Series("", obs.index)
+    subtype = given.astype(str).where(obs["cancer_type"] == cancer_type, "")
     return subtype.where(subtype.isin(SUBTYPES[cancer_type]), "")
 
 
@@ -172,25 +203,39 @@ def labelled_subtypes(obs: pd.DataFrame, cancer_type: str) -> pd.Series:
 def medians(
     groups: pd.DataFrame, by: Evaluation, seed: int = 0, metrics: Sequence[str] = tuple(METRICS)
 ) -> pd.DataFrame:
-    """Median of every metric over groups by method, with the 95 % interval over groups: columns of `Estimate`.
+    """Median of every metric over groups by method, with its 95 % interval: columns of `SeedsEstimate`.
 
-    groups: of `per_method` or `kbet_readings`; where it holds several seeds, a group's value is its mean over the
-    seeds that have one. Rows method × metric; NaN and n = 0 where no group has a number.
+    groups: of `per_method` or `kbet_readings`, of one or several seeds below one another; a group's value is its mean
+    over the seeds that have one, and the interval is over seeds and groups (`interval_over_seeds`). n: groups per seed.
+    Rows method × metric; NaN and n = 0 where no group has a number.
     """
     rows = []
     for method, own in groups.groupby("method", sort=False):
-        means = own.groupby("group")[list(metrics)].mean()
         for metric in metrics:
-            values = means[metric].dropna()
-            estimate = interval(values, np.median, by.bootstrap, seed) if len(values) else (np.nan, np.nan, np.nan, 0)
+            known = own[own[metric].notna()]
+            estimate = interval_over_seeds(known[metric], known["seed"], known["group"], np.median, by.bootstrap, seed)
             rows.append((method, metric, *estimate))
-    return pd.DataFrame(rows, columns=["method", "metric", "value", "low", "high", "n"])
+    return pd.DataFrame(rows, columns=["method", "metric", *SeedsEstimate._fields])
+
+
+def matches(calls: pd.DataFrame, by: Evaluation, seed: int = 0) -> pd.DataFrame:
+    """The match of every method among the rows of `medians`: share of all lines, n: lines per seed.
+
+    calls: of `neighbours.calls_of_lines`, with the columns method and seed; other lines have other ids.
+    """
+    rows = [
+        {"method": method, "metric": "match", **match_readings(own, by.bootstrap, seed).loc["match"]}
+        for method, own in calls.groupby("method", sort=False)
+    ]
+    table = pd.DataFrame(rows, columns=["method", "metric", *SeedsEstimate._fields])
+    return table.astype({"n": int, "seeds": int})
 
 
 def printed(table: pd.DataFrame, metrics: dict[str, str], remarks: dict[str, str] | None = None) -> pd.DataFrame:
-    """A long table of estimates as a reader wants it: a row per method, a column per metric, "value (low–high; n)".
+    """A long table of estimates as a reader wants it: a row per method, a column per metric, "value (low to high; n)".
 
-    table: columns method, metric, value, low, high, n; metrics: metric -> heading; remarks: method -> words.
+    table: columns method, metric, value, low, high, n, and seeds, which a cell names where there are several; metrics:
+    metric -> heading; remarks: method -> words.
     """
     cells = table.assign(cell=[_cell(row) for row in table.itertuples()])
     wide = cells.pivot(index="method", columns="metric", values="cell").reindex(cells["method"].unique())
@@ -205,7 +250,8 @@ def _cell(row) -> str | float:
     if np.isnan(row.value):
         return np.nan
     value, low, high = (f"{round(v, 2) + 0.0:.2f}" for v in (row.value, row.low, row.high))  # + 0: no "-0.00"
-    return f"{value} ({low} to {high}; {row.n:,})"
+    seeds = getattr(row, "seeds", 1)
+    return f"{value} ({low} to {high}; {row.n:,}{f', {seeds} seeds' if seeds > 1 else ''})"
 
 
 def why_not(groups: pd.DataFrame) -> str:
@@ -262,26 +308,77 @@ def ranks_in_words(table: pd.DataFrame, prefix: str, ours: str = "RNAlign") -> l
     return said
 
 
+def match_in_words(table: pd.DataFrame) -> str:
+    """All methods by their match, the highest first, with interval and n; table: rows of `matches`."""
+    known = table[(table["metric"] == "match") & table["value"].notna()].sort_values("value", ascending=False)
+    if known.empty:
+        return "Match: not estimable."
+    said = [f"{row.method} {row.value:.0%} ({row.low:.0%} to {row.high:.0%})" for row in known.itertuples()]
+    return f"Match, highest first (n = {known['n'].iloc[0]:,} lines per seed): {', '.join(said)}."
+
+
 def with_reading(table: pd.DataFrame, readings: pd.DataFrame, metric: str) -> dict[str, dict[str, float]]:
     """One metric of the paper's methods with RNAlign's value under each reading: reading -> method -> value.
 
-    table: `medians` by method; readings: `medians` by reading, of RNAlign alone.
+    Instead of the match, its shortfall, since `order` takes what is nearest 0 for the best.
+    table: `medians` by method; readings: `medians` by reading, of RNAlign alone, or None where there are none.
     """
+    if readings is None:
+        return {}
     values = table[table["metric"] == metric].set_index("method")["value"]
     others = {name: values[name] for name in _CLAIM_METHOD["a-t1"] if name in values}
     own = readings[readings["metric"] == metric].set_index("method")["value"]
-    return {reading: others | {"RNAlign": value} for reading, value in own.items()}
+    found = {reading: others | {"RNAlign": value} for reading, value in own.items()}
+    if metric == "match":
+        return {reading: {method: 1 - value for method, value in v.items()} for reading, v in found.items()}
+    return found
+
+
+def by_reading(kbet: pd.DataFrame | None) -> dict[str, dict[str, float]]:
+    """`medians` of `kbet_readings` as reading -> method -> value; empty for None, where no group could be measured."""
+    if kbet is None:
+        return {}
+    return {name: own.set_index("method")["value"].to_dict() for name, own in kbet.groupby("metric", sort=False)}
 
 
 def orders_in_words(readings: dict[str, dict[str, float]], what: str) -> str:
     """Whether the order of the methods is the same under every reading; readings: reading -> method -> value."""
-    orders = {reading: order(values) for reading, values in readings.items()}
-    by_order: dict[str, list[str]] = {}
-    for reading, methods in orders.items():
-        by_order.setdefault(", ".join(methods) or "not estimable", []).append(reading)
+    by_order = _by_order(readings)
     if len(by_order) == 1:
         return f"The order by {what} does not depend on it ({next(iter(by_order))})."
     return f"The order by {what} does: " + "; ".join(f"{' and '.join(r)}: {o}" for o, r in by_order.items()) + "."
+
+
+def _by_order(readings: dict[str, dict[str, float]]) -> dict[str, list[str]]:
+    """Order of the methods, in words -> the readings that give it."""
+    by_order: dict[str, list[str]] = {}
+    for reading, values in readings.items():
+        by_order.setdefault(", ".join(order(values)) or "not estimable", []).append(reading)
+    return by_order
+
+
+def dependence_in_words(tables: dict[str, dict[str, dict[str, float]]], choice: str) -> str:
+    """Which orders of the methods depend on a choice; tables: an order's name -> reading -> method -> value.
+
+    A reading under which some method has no value gives no order, and is named.
+    """
+    same, differ, none = [], [], []
+    for name, readings in tables.items():
+        whole = {reading: v for reading, v in readings.items() if v and not np.isnan(list(v.values())).any()}
+        orders = "; ".join(f"{', '.join(r)}: {o}" for o, r in _by_order(whole).items())
+        if lacking := [reading for reading in readings if reading not in whole]:
+            orders += f"; not estimable: {', '.join(lacking)}"
+        if len(whole) < 2:
+            none.append(name)
+        else:
+            (same if len(_by_order(whole)) == 1 else differ).append((name, orders))
+    said = [f"{choice}: of {len(tables)} orders of the methods {len(differ)} depend on it."]
+    if same:
+        said.append(f"Not {', '.join(name for name, _ in same)}.")
+    said += [f"{name} does ({orders})." for name, orders in differ]
+    if none:
+        said.append(f"Not estimable under two readings or more: {', '.join(none)}.")
+    return " ".join(said)
 
 
 def kbet_of_input_in_words(kbet: dict[str, pd.DataFrame]) -> str:

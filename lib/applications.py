@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import anndata as ad
 import numpy as np
@@ -23,6 +23,18 @@ NEAREST, REGRESSION = "nearest lines", "ridge regression"
 NETWORK, ADAPTED = "network", "network + MMD"
 TRANSFER_METHODS = ("input", "RNAlign")  # for which the network is trained, too
 MIN_ORGANOIDS = 3
+
+
+def over_repeats(scores_of: Callable[[Profile], pd.DataFrame], repeats: list[Profile], missing: str):
+    """`scores_of` every repeat, below one another, and why there are none ("" where there are).
+
+    missing: the reason where the profile lacks the table; a table that allows no scores gives its own.
+    """
+    try:
+        scores = pd.concat([scores_of(repeat) for repeat in repeats], ignore_index=True)
+    except ValueError as reason:
+        return pd.DataFrame(), str(reason)
+    return scores, "" if len(scores) else missing
 
 
 # --- drug response ---
@@ -85,7 +97,8 @@ def drugs_in_words(table: pd.DataFrame) -> str:
         said.append(
             f"Drug response, {samples}: ridge regression on profiles aligned by RNAlign has a median Spearman "
             f"correlation of {ours['spearman']:.2f} against {none['spearman']:.2f} on the input (difference by drug "
-            f"{ours['difference']:+.2f}, {low:+.2f} to {high:+.2f}, n = {int(none['n'])}): the alignment {verdict}."
+            f"{ours['difference']:+.2f}, {low:+.2f} to {high:+.2f}; n = {int(none['n_drugs'])} drugs on "
+            f"{int(none['n_samples']):,} {samples.split(',')[0]}{_seeds(none)}): the alignment {verdict}."
         )
         same = by.xs((samples, REGRESSION), level=("samples", "approach"))["spearman"].drop("RNAlign")
         said.append(f"Best of the others: {same.idxmax()} ({same.max():.2f}).")
@@ -95,6 +108,10 @@ def drugs_in_words(table: pd.DataFrame) -> str:
             f"{with_mmd['spearman']:.2f}."
         )
     return " ".join(said)
+
+
+def _seeds(row: pd.Series) -> str:
+    return f" each in {int(row['seeds'])} seeds" if row["seeds"] > 1 else ""
 
 
 # --- survival ---
@@ -188,7 +205,7 @@ def align_three(run: Profile, organoids: ad.AnnData) -> tuple[ad.AnnData, np.nda
     own = curation.standardise(organoids)
     own.obs["split"] = "train"
     three = ad.concat([given, own], join="inner", merge="same")
-    settings = run.rnalign.model_dump(exclude={"checkpoint_every"}) | {"epochs": run.rnalign_controls.epochs}
+    settings = run.rnalign.model_dump(exclude={"checkpoint_every"})
     model = RNAlign(**settings, seed=run.seed).fit(three[three.obs["split"] == "train"])
     return three, model.transform(three)
 
@@ -225,7 +242,7 @@ def organoids_in_words(scores: pd.DataFrame, run: Profile) -> str:
     delta, match = (value.xs(score, level="score") for score in ("ΔD", "match"))
     return (
         f"Organoids (n = {n}, generated), with an RNAlign trained on three sample types for "
-        f"{run.rnalign_controls.epochs} epochs: their ΔD to tumours is {delta[ours, 'input']:.2f} before and "
+        f"{run.rnalign.epochs} epochs: their ΔD to tumours is {delta[ours, 'input']:.2f} before and "
         f"{delta[ours, 'RNAlign']:.2f} after (cell lines of the same cancer types {delta[lines, 'input']:.2f} and "
         f"{delta[lines, 'RNAlign']:.2f}), their match {match[ours, 'input']:.0%} and {match[ours, 'RNAlign']:.0%} "
         f"(cell lines {match[lines, 'input']:.0%} and {match[lines, 'RNAlign']:.0%}), the decoder being given each "

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from lib.config import Evaluation
-from lib.metrics.alignment import delta_d_per_type, match_rate, truth_scores, within_type_variance_kept
+from lib.metrics.alignment import delta_d_per_type, truth_scores, within_type_variance_kept
 from lib.metrics.bootstrap import Estimate, interval
+from lib.neighbours import calls_of_lines, match_readings
 
 SCORES = {
     "match": "lines whose nearest tumours are of their type (share)",
@@ -35,23 +36,21 @@ def alignment_scores(
 
     X, reference: samples × genes (aligned; input); obs: sample_type, cancer_type; truth: samples × genes, the
     programme without infiltrate or culture, or None. Paper A, sections 4.1 and A.3; the rows below ΔD are ours.
+    A score that these samples do not allow (too few tumours for a match, no type with enough of both kinds) is NaN.
     """
     kind, types = (obs[column].to_numpy(dtype=str) for column in ("sample_type", "cancer_type"))
-    is_line = kind == "cell line"
-    match = match_rate(X[~is_line], types[~is_line], X[is_line], types[is_line], k=by.match_neighbours)
-    matched = (np.asarray(match.predicted) == types[is_line]).astype(float)
     distances = delta_d_per_type(X, kind, types, by.min_per_kind)
+    calls = calls_of_lines(X, obs, by.match_neighbours).assign(seed=seed)
+    match = match_readings(calls, by.bootstrap, seed)[list(Estimate._fields)]
 
     def over_types(values: pd.Series) -> Estimate:
         values = values.dropna()
         return interval(values, np.median, by.bootstrap, seed) if len(values) else _not_estimable()
 
-    rows = {
-        "match": interval(matched, np.mean, by.bootstrap, seed),
-        "match_types": over_types(match.per_type),
+    rows = {score: Estimate(*match.loc[score]) for score in match.index} | {
         "delta_d": over_types(distances["delta_d"]),
         "delta_d_ratio": over_types(distances["ratio"]),
-        "variance_kept": over_types(within_type_variance_kept(X, reference, types, kind).per_type),
+        "variance_kept": over_types(_variance_kept(X, reference, types, kind)),
     }
     rows |= {score: _not_estimable() for score in SCORES if score.startswith("truth")}
     if truth is not None:
@@ -59,10 +58,22 @@ def alignment_scores(
         summary = truth_scores(X, truth, kind, by.bootstrap, seed).summary
         for row, value in (("tumours", "tumour"), ("lines", "cell line")):
             among = truth_scores(X[kind == value], truth[kind == value], None, by.bootstrap, seed).summary
-            rows[f"truth_{row}"] = Estimate(*summary.loc[value])
-            rows[f"truth_among_{row}"] = Estimate(*among.loc["all"])
+            rows[f"truth_{row}"] = _summarised(summary, value)
+            rows[f"truth_among_{row}"] = _summarised(among, "all")
     table = pd.DataFrame(rows, index=Estimate._fields).T.loc[list(SCORES)].rename_axis("score")
     return table.astype({"n": int})
+
+
+def _variance_kept(X, reference, types, kind) -> pd.Series:
+    """`within_type_variance_kept` per type; empty where every type has a single sample of a kind."""
+    if pd.Series(types).groupby([types, kind]).size().max() < 2:
+        return pd.Series(dtype=float)
+    return within_type_variance_kept(X, reference, types, kind).per_type
+
+
+def _summarised(summary: pd.DataFrame, group: str) -> Estimate:
+    """A row of the truth scores; none where all samples of a group are alike, as a collapse makes them."""
+    return Estimate(*summary.loc[group]) if group in summary.index else _not_estimable()
 
 
 def _not_estimable() -> Estimate:
@@ -74,14 +85,19 @@ def alignment_in_words(scores: pd.DataFrame) -> str:
     mean = scores.groupby(["method", "score"])["value"].mean().unstack()
     n = scores[scores["method"] == "RNAlign"].drop_duplicates("score").set_index("score")["n"].astype(int)
     ours, none, collapse = mean.loc["RNAlign"], mean.loc["input"], mean.loc["type mean"]
+    seeds = scores["seed"].nunique() if "seed" in scores else 1
+    each = f" per seed, means of {seeds} seeds" if seeds > 1 else ""
     said = [
-        f"RNAlign's match is {ours['match']:.0%} against {none['match']:.0%} for the input (n = {n['match']:,} lines), "
-        f"and its ΔD {ours['delta_d']:.2f} against {none['delta_d']:.2f} (n = {n['delta_d']} types).",
-        f"Of the variance within type and kind it keeps {ours['variance_kept']:.0%}: distances shrink with it, so "
-        f"ΔD is also given in units of the distance within ({ours['delta_d_ratio']:.2f} against "
-        f"{none['delta_d_ratio']:.2f}).",
+        f"RNAlign's match is {_share(ours['match'])} against {_share(none['match'])} for the input (n = "
+        f"{n['match']:,} lines{each}), and its ΔD {_number(ours['delta_d'])} against {_number(none['delta_d'])} (n = "
+        f"{n['delta_d']} types).",
+        f"Of the variance within type and kind it keeps {_share(ours['variance_kept'])}: distances shrink with it, so "
+        f"ΔD is also given in units of the distance within ({_number(ours['delta_d_ratio'])} against "
+        f"{_number(none['delta_d_ratio'])}).",
     ]
-    if np.isnan(ours["truth_tumours"]):
+    if np.isnan([ours["truth_tumours"], ours["truth_lines"]]).any():
+        if scores.loc[scores["score"].isin(TRUTH), "value"].notna().any():  # there is a truth, and no score of it
+            return " ".join([*said, "What the truth says of RNAlign is not estimable: all its samples are alike."])
         return " ".join([*said, _kept_in_words(ours["variance_kept"]), "There is no truth to compare real data with."])
     ranges = scores.groupby(["method", "score"])[["low", "high"]].mean()
     for score, what in (("truth_tumours", "aligned tumours"), ("truth_lines", "aligned lines")):
@@ -94,10 +110,11 @@ def alignment_in_words(scores: pd.DataFrame) -> str:
         f"{ours['truth_among_lines']:.2f} against {none['truth_among_lines']:.2f}: " + _what_is_lost(ours, none)
     )
     low = scores[scores["method"] == "RNAlign"].groupby("score")["low"].mean()
-    beaten = all(low[score] > collapse[score] for score in ("truth_tumours", "truth_lines"))
+    beaten = all(low[score] > np.nan_to_num(collapse[score]) for score in ("truth_tumours", "truth_lines"))
     verdict = "beats it on both." if beaten else "does not beat it on both, so by this measure it is *collapsed*."
     said.append(
-        f"The mean of the given type scores {collapse['truth_tumours']:.2f} and {collapse['truth_lines']:.2f}: "
+        f"The mean of the given type scores {_number(collapse['truth_tumours'])} and "
+        f"{_number(collapse['truth_lines'])}: "
         f"RNAlign {verdict}"
     )
     return " ".join(said)
@@ -114,9 +131,9 @@ def collapsed_in_words(scores: pd.DataFrame) -> str:
         return "Without a truth no method can be called collapsed or not; the variance that it keeps is all there is."
     rivals = [method for method in scores["method"].unique() if method not in ("input", "type mean")]
     bars = mean["value"].loc["type mean"]
-    lost = {m: [w for s, w in TRUTH.items() if not mean["low"].loc[m, s] > bars[s]] for m in rivals}
+    lost = {m: [w for s, w in TRUTH.items() if not mean["low"].loc[m, s] > np.nan_to_num(bars[s])] for m in rivals}
     said = [
-        f"{method} ({' and '.join(what)}; keeps {mean['value'].loc[method, 'variance_kept']:.0%} of the variance)"
+        f"{method} ({' and '.join(what)}; keeps {_share(mean['value'].loc[method, 'variance_kept'])} of the variance)"
         for method, what in lost.items()
         if what
     ]
@@ -125,6 +142,14 @@ def collapsed_in_words(scores: pd.DataFrame) -> str:
         f"*Collapsed*, since not above the mean of the given type on every truth score: {', '.join(said) or 'none'}. "
         f"Above it for tumours and for lines: {', '.join(better) or 'none'}."
     )
+
+
+def _share(value: float) -> str:
+    return "not estimable" if np.isnan(value) else f"{value:.0%}"
+
+
+def _number(value: float) -> str:
+    return "not estimable" if np.isnan(value) else f"{value:.2f}"
 
 
 def _compared(ours: pd.Series, others: pd.Series) -> str:

@@ -16,7 +16,8 @@ import pandas as pd
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold
 
-from lib.metrics.bootstrap import interval
+from lib.metrics.bootstrap import SeedsEstimate, interval_over_seeds
+from lib.metrics.correlation import unit_rows
 from lib.readers import sample_table
 
 GDSC_VALUES = ("LN_IC50", "AUC")
@@ -114,7 +115,7 @@ def nearest_lines(k: int) -> Approach:
     """The mean response of the k most correlated measured lines, weighted by their (positive) correlation."""
 
     def approach(X_train, Y_train, X_new):
-        similarity = _unit_rows(X_new) @ _unit_rows(X_train).T
+        similarity = np.nan_to_num(unit_rows(X_new) @ unit_rows(X_train).T)  # constant samples are like none
         order = np.argsort(-similarity, axis=1, kind="stable")
         weights, values = np.take_along_axis(similarity, order, axis=1).clip(min=1e-6), Y_train[order]
         predicted = np.empty((len(X_new), Y_train.shape[1]))
@@ -125,11 +126,6 @@ def nearest_lines(k: int) -> Approach:
         return predicted
 
     return approach
-
-
-def _unit_rows(X: np.ndarray) -> np.ndarray:
-    X = X - X.mean(axis=1, keepdims=True)
-    return X / np.linalg.norm(X, axis=1, keepdims=True).clip(min=1e-12)
 
 
 def ridge(X_train: np.ndarray, Y_train: np.ndarray, X_new: np.ndarray) -> np.ndarray:
@@ -219,29 +215,36 @@ def skill(predicted: np.ndarray, measured: pd.DataFrame, by_mean: np.ndarray) ->
 
 
 def over_drugs(scores: pd.DataFrame, reference: str = "input", n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Medians over drugs for every (samples, approach, method), with 95 % intervals over drugs and n = drugs.
+    """Medians over drugs for every (samples, approach, method), with 95 % intervals over drugs (and seeds, if several).
 
-    scores: rows of `score` with columns samples, approach, method, and skill. `difference`: that of the same
-    drugs' Spearman to the method `reference` under the same approach.
+    scores: rows of `score` with columns samples, approach, method, seed, and skill. Columns n_drugs (per seed), seeds,
+    and n_samples: lines or tumours that the drugs were scored on, their median over drugs. `difference`: that of the
+    same drugs' Spearman to the method `reference` under the same approach and seed.
     """
     rows = []
     for (samples, approach), part in scores.groupby(["samples", "approach"], sort=False):
-        by_drug = part.pivot_table(index=["drug", "seed"], columns="method", values="value", sort=False)
+        by_drug = part.pivot_table(index=["seed", "drug"], columns="method", values="value", sort=False)
         for method, own in part.groupby("method", sort=False):
-            row = {"samples": samples, "approach": approach, "method": method, "n": int(own["value"].count())}
-            row |= _estimate("spearman", own["value"], n_boot, seed)
+            known = own[own["value"].notna()]
+            spearman = _over_drugs(known.set_index(["seed", "drug"])["value"], n_boot, seed)
+            row = {"samples": samples, "approach": approach, "method": method, "n_drugs": spearman.n}
+            row |= {"n_samples": int(known["n"].median()) if len(known) else 0, "seeds": spearman.seeds}
+            row |= _named("spearman", spearman)
             row |= {
                 name: own[column].dropna().median() for name, column in (("within_types", "within"), ("skill", "skill"))
             }
             if reference in by_drug and method != reference and method in by_drug:
-                row |= _estimate("difference", (by_drug[method] - by_drug[reference]).dropna(), n_boot, seed)
+                difference = (by_drug[method] - by_drug[reference]).dropna()
+                row |= _named("difference", _over_drugs(difference, n_boot, seed))
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _estimate(name: str, values: pd.Series, n_boot: int, seed: int) -> dict[str, float]:
-    values = values.dropna()
-    if values.empty:
-        return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
-    found = interval(values, np.median, n_boot, seed)
+def _over_drugs(values: pd.Series, n_boot: int, seed: int) -> SeedsEstimate:
+    """Median of values by (seed, drug)."""
+    seeds, drugs = (values.index.get_level_values(level) for level in ("seed", "drug"))
+    return interval_over_seeds(values, seeds, drugs, np.median, n_boot, seed)
+
+
+def _named(name: str, found: SeedsEstimate) -> dict[str, float]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}

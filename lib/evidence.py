@@ -13,10 +13,10 @@ import pandas as pd
 
 from lib import claims
 from lib.enrichment import SIGNIFICANT
-from lib.metrics.alignment import match_rate
 from lib.metrics.bootstrap import Estimate, percentile_interval
+from lib.metrics.correlation import most_similar
 from lib.metrics.distances import centred, euclidean
-from lib.neighbours import most_similar, share
+from lib.neighbours import calls_of_lines, share
 
 MIN_LINES = 3  # that a type's lines need to be compared with each other
 DRAWS = 200  # of a type's samples; its median distances are over hundreds of pairs
@@ -51,6 +51,7 @@ EXPLANATIONS = {
 }
 
 
+ABSENT = "not in these data"
 IN_WORDS = {
     "supports": "Our data support it",
     "contradicts": "Our data contradict it",
@@ -58,6 +59,7 @@ IN_WORDS = {
     "no failure": "There is no failure to explain here",
     "lost by the alignment": "The input matches most of their lines, and the alignment loses some",
     "not in the paper": "The paper gives no reason for this type",
+    ABSENT: "Not estimable here",
 }
 
 
@@ -73,9 +75,27 @@ def poor_types(matches: pd.DataFrame, most: int = 12) -> list[str]:
 
     matches: as `neighbours.match_by_type` after alignment. Types without tumours and lines are not among them.
     """
+    matches = matches[matches["n_tumours"] > 0]
     zero = matches[matches["match"].eq(0)].sort_values(["n", "cancer_type"], ascending=[False, True])["cancer_type"]
     named = [t for t in EXPLANATIONS if t in set(matches.loc[matches["n"] > 0, "cancer_type"])]
     return list(dict.fromkeys([*named, *zero]))[:most]
+
+
+def absent_types(obs: pd.DataFrame) -> pd.DataFrame:
+    """The types that the paper names and that these samples can say nothing on, with the reason: rows for `evidence`.
+
+    obs: sample_type, cancer_type. Columns cancer_type, n_tumours, n_lines, published_match, verdict, why.
+    """
+    counts = pd.crosstab(obs["cancer_type"].astype(str), obs["sample_type"].astype(str))
+    counts = counts.reindex(index=list(EXPLANATIONS), columns=["tumour", "cell line"], fill_value=0)
+    rows = []
+    for cancer_type, (n_tumours, n_lines) in counts.iterrows():
+        lacking = [name for name, n in (("tumours", n_tumours), ("cell lines", n_lines)) if not n]
+        row = {"cancer_type": cancer_type, "n_tumours": n_tumours, "n_lines": n_lines}
+        row |= {"published_match": _published(cancer_type), "verdict": ABSENT}
+        if lacking:
+            rows.append(row | {"why": f"the data have no {' and no '.join(lacking)} of this type"})
+    return pd.DataFrame(rows, columns=["cancer_type", "n_tumours", "n_lines", "published_match", "verdict", "why"])
 
 
 def delta_d_interval(X, is_line, seed: int) -> Estimate:
@@ -101,14 +121,12 @@ def _delta_d(distances: np.ndarray, tumours: np.ndarray, lines: np.ndarray) -> f
     return float(np.median(distances[np.ix_(tumours, lines)]) - (within(tumours) + within(lines)) / 2)
 
 
-def calls_of_lines(X: np.ndarray, obs: pd.DataFrame, k: int) -> pd.DataFrame:
-    """Per cell line: cancer_type, called (majority type of its k nearest tumours), purity (their median)."""
-    is_line, types = (obs["sample_type"] == "cell line").to_numpy(), obs["cancer_type"].to_numpy(dtype=str)
-    called = np.asarray(match_rate(X[~is_line], types[~is_line], X[is_line], types[is_line], k).predicted)
-    nearest, _ = most_similar(X[is_line], X[~is_line], k)
-    purity = obs["purity"].to_numpy(dtype=float)[~is_line][nearest]
-    table = pd.DataFrame({"cancer_type": types[is_line], "called": called}, index=obs.index[is_line])
-    return table.assign(purity=pd.DataFrame(purity).median(axis=1).to_numpy())
+def purity_of_nearest(X: np.ndarray, obs: pd.DataFrame, k: int) -> pd.Series:
+    """Per cell line the median purity of its k nearest tumours, of those whose purity is known."""
+    is_line = (obs["sample_type"] == "cell line").to_numpy()
+    nearest, _ = most_similar(X[is_line], X[~is_line], min(k, (~is_line).sum()))
+    purity = pd.DataFrame(obs["purity"].to_numpy(dtype=float)[~is_line][nearest], index=obs.index[is_line])
+    return purity.median(axis=1)
 
 
 def evidence(
@@ -123,7 +141,10 @@ def evidence(
     gene sets). truth: `compendia.true_labels` of obs, or None: then the columns of the truth are absent. Match in %
     with Wilson's interval, which keeps a width at 0 %; ΔD in `before`'s units with a bootstrap interval.
     """
-    calls = {"input": calls_of_lines(before, obs, k), "RNAlign": calls_of_lines(after, obs, k)}
+    calls = {
+        method: calls_of_lines(X, obs, k).assign(purity=purity_of_nearest(X, obs, k))
+        for method, X in (("input", before), ("RNAlign", after))
+    }
     rows = []
     for cancer_type in types:
         of_type = (obs["cancer_type"] == cancer_type).to_numpy()
@@ -319,9 +340,13 @@ def _by_rank(beyond: int, others: int) -> str:
 
 
 def page(row: pd.Series) -> str:
-    """One type's evidence as Markdown."""
+    """One type's evidence as Markdown; row: of `evidence` or of `absent_types`."""
+    title = f"### {row['cancer_type']}: {row['n_lines']} cell lines, {row['n_tumours']} tumours"
+    if row["verdict"] == ABSENT:
+        reason = EXPLANATIONS[row["cancer_type"]].reason
+        return f"{title}\n\n**The paper's reason:** {reason}. {in_words(row)}"
     parts = [
-        f"### {row['cancer_type']}: {row['n_lines']} cell lines, {row['n_tumours']} tumours",
+        title,
         f"**Match.** {_range(row, 'match', 'input', ' %')} in the input, "
         f"{_range(row, 'match', 'RNAlign', ' %')} aligned"
         + ("." if pd.isna(row["published_match"]) else f" (*published: {row['published_match']:.0f} %*)."),
@@ -363,10 +388,13 @@ def _range(row: pd.Series, quantity: str, method: str, unit: str = "") -> str:
 
 def summary(pages: pd.DataFrame, enriched: pd.DataFrame) -> str:
     """How many of the paper's reasons the data support, and what sets the lines apart, in a paragraph."""
+    pages = pages[pages["verdict"] != ABSENT]
     named = pages[pages["cancer_type"].isin(EXPLANATIONS)]
     groups = named.groupby("verdict")["cancer_type"].agg(", ".join)
     said = [f"**{len(named)} of the {len(EXPLANATIONS)} types that the paper names are in these data.**"]
     said += [f"{IN_WORDS[name]}: {groups[name]}." for name in IN_WORDS if name in groups]
+    if missing := [name for name in EXPLANATIONS if name not in set(named["cancer_type"])]:
+        said.append(f"Without tumours or without cell lines here: {', '.join(missing)}.")
     others = pages.loc[~pages["cancer_type"].isin(EXPLANATIONS), "cancer_type"]
     if len(others):
         said.append(f"At 0 % as well, without a reason in the paper: {', '.join(others)}.")

@@ -5,43 +5,10 @@ from __future__ import annotations
 import anndata as ad
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
+from lib.metrics import bootstrap
 from lib.metrics.alignment import match_rate
-from lib.metrics.inputs import as_matrix, as_neighbours
-
-CHUNK = 1000  # samples whose correlations are held at once
-
-
-def most_similar(X, among, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in `among` of the k samples of highest Pearson correlation, highest first, and the correlations.
-
-    X: n × p, among: m × p → two arrays n × k. Raises ValueError for NaN, another number of features, fewer than k
-    samples to choose from, and samples without variance.
-    """
-    X, among = as_matrix(X, "X", min_samples=1), as_matrix(among, "among", min_samples=1)
-    if X.shape[1] != among.shape[1]:
-        raise ValueError(f"among: found {among.shape[1]} features, expected {X.shape[1]} as in X")
-    k = as_neighbours(k, len(among))
-    X, among = _unit_rows(X, "X"), _unit_rows(among, "among")
-    parts = [_top(X[start : start + CHUNK] @ among.T, k) for start in range(0, len(X), CHUNK)]
-    positions, similarity = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return positions, similarity
-
-
-def _top(correlation: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(-correlation, axis=1, kind="stable")[:, :k]
-    return order, np.clip(np.take_along_axis(correlation, order, axis=1), -1, 1)
-
-
-def _unit_rows(X: np.ndarray, name: str) -> np.ndarray:
-    """Rows less their mean, of length 1, so that products are Pearson correlations."""
-    constant = np.flatnonzero(np.ptp(X, axis=1) == 0)
-    if len(constant):
-        raise ValueError(f"{name}: found {len(constant)} constant samples (first: row {constant[0]}), expected none")
-    X = X.astype(np.float64)
-    X -= X.mean(axis=1, keepdims=True)
-    return X / np.linalg.norm(X, axis=1, keepdims=True)
+from lib.metrics.correlation import most_similar, unit_rows
 
 
 def nearest_lines(tumours: ad.AnnData, lines: ad.AnnData, k: int = 25) -> pd.DataFrame:
@@ -72,19 +39,76 @@ def typical_tumours(X: np.ndarray, obs: pd.DataFrame, cancer_types: list[str]) -
     ids = []
     for cancer_type in cancer_types:
         rows = np.flatnonzero(is_tumour & (obs["cancer_type"] == cancer_type).to_numpy())
-        unit = _unit_rows(as_matrix(X[rows], "X", min_samples=1), "X")
+        unit = unit_rows(X[rows])
         ids.append(obs.index[rows[np.median(unit @ unit.T, axis=1).argmax()]])
     return ids
 
 
 def share(hits: np.ndarray) -> dict[str, float]:
     """Percentage of hits with Wilson's 95 % interval (which keeps a width at 0 % and 100 %) and n; NaN for none."""
-    hits = np.asarray(hits, dtype=bool)
-    if not len(hits):
-        return {"n": 0, "match": np.nan, "low": np.nan, "high": np.nan}
-    test = binomtest(int(hits.sum()), len(hits))
-    low, high = test.proportion_ci(method="wilson")
-    return {"n": len(hits), "match": 100 * hits.mean(), "low": 100 * low, "high": 100 * high}
+    value, low, high, n = bootstrap.share(hits)
+    return {"n": n, "match": 100 * value, "low": 100 * low, "high": 100 * high}
+
+
+# --- the match of cell lines ---
+
+NO_TUMOURS = "no tumours of this type, so that none of its lines can match"
+MATCH = {"match": "share of all lines", "match_types": "median over cancer types"}  # both readings of "% matched"
+
+
+def why_no_match(obs: pd.DataFrame, k: int) -> str:
+    """Why no cell line can be matched by its k nearest tumours, or "" where it can."""
+    is_line, _ = _kinds(obs)
+    if (~is_line).sum() < k:
+        return f"{(~is_line).sum()} tumours, fewer than the {k} nearest that decide a match"
+    return "" if is_line.any() else "no cell lines"
+
+
+def calls_of_lines(X: np.ndarray, obs: pd.DataFrame, k: int) -> pd.DataFrame:
+    """Per cell line (index: its id): cancer_type, and called, the commonest type of its k nearest tumours.
+
+    X: samples × genes; obs: sample_type, cancer_type. No rows where `why_no_match` gives a reason.
+    """
+    is_line, types = _kinds(obs)
+    called = np.array([], dtype=object)
+    if why_no_match(obs, k):
+        is_line = np.zeros(len(obs), dtype=bool)
+    else:
+        called = np.asarray(match_rate(X[~is_line], types[~is_line], X[is_line], types[is_line], k).predicted)
+    return pd.DataFrame({"cancer_type": types[is_line], "called": called}, index=obs.index[is_line])
+
+
+def match_readings(calls: pd.DataFrame, n_boot: int, seed: int) -> pd.DataFrame:
+    """Both readings of the match with 95 % intervals: index MATCH, columns value, low, high, n (per seed), seeds.
+
+    calls: of `calls_of_lines`, below one another for several seeds, each with its column `seed`; a line that several
+    seeds share has one id, other draws of lines have other ids.
+    """
+    own = calls.assign(hit=calls["called"] == calls["cancer_type"])
+    types = own.groupby(["seed", "cancer_type"])["hit"].mean().reset_index()
+    rows = {
+        "match": bootstrap.share_over_seeds(own["hit"], own["seed"], own.index, n_boot, seed),
+        "match_types": bootstrap.interval_over_seeds(
+            types["hit"], types["seed"], types["cancer_type"], np.median, n_boot, seed
+        ),
+    }
+    return pd.DataFrame(rows, index=bootstrap.SeedsEstimate._fields).T.astype({"n": int, "seeds": int})
+
+
+def match_table(calls: pd.DataFrame, n_boot: int, seed: int) -> pd.DataFrame:
+    """`match_readings` of every method in percent: columns method, reading, match, low, high, n, seeds.
+
+    calls: of `calls_of_lines`, with the columns seed and method.
+    """
+    found = [
+        match_readings(own, n_boot, seed).rename(MATCH).rename_axis("reading").reset_index().assign(method=method)
+        for method, own in calls.groupby("method", sort=False)
+    ]
+    if not found:
+        return pd.DataFrame(columns=["method", "reading", "match", "low", "high", "n", "seeds"])
+    table = pd.concat(found, ignore_index=True).rename(columns={"value": "match"})
+    table[["match", "low", "high"]] *= 100
+    return table[["method", "reading", "match", "low", "high", "n", "seeds"]]
 
 
 def match_by_type(X: np.ndarray, obs: pd.DataFrame, k: int) -> pd.DataFrame:
@@ -93,16 +117,16 @@ def match_by_type(X: np.ndarray, obs: pd.DataFrame, k: int) -> pd.DataFrame:
     X: samples × genes; obs: sample_type, cancer_type. Columns cancer_type, n_tumours, n (lines), match, low,
     high (Wilson), commonest_call, remark (why a row has no number). Paper A, Figure 4.
     """
-    is_line, types = _kinds(obs)
-    called = np.asarray(match_rate(X[~is_line], types[~is_line], X[is_line], types[is_line], k).predicted)
-    rows = []
+    (is_line, types), reason = _kinds(obs), why_no_match(obs, k)
+    calls, rows = calls_of_lines(X, obs, k), []
     for cancer_type in np.unique(types):
-        calls = called[types[is_line] == cancer_type]
-        common = pd.Series(calls).value_counts()
+        own = calls.loc[calls["cancer_type"] == cancer_type, "called"]
+        n_lines = (types[is_line] == cancer_type).sum()
+        common = own.value_counts()
         n_tumours = {"n_tumours": (types[~is_line] == cancer_type).sum()}
-        rows.append({"cancer_type": cancer_type} | n_tumours | share(calls == cancer_type) | {
-            "commonest_call": f"{common.index[0]}: {common.iloc[0]} of {len(calls)}" if len(calls) else "",
-            "remark": "" if len(calls) else "no cell lines",
+        rows.append({"cancer_type": cancer_type} | n_tumours | share(own == cancer_type) | {
+            "commonest_call": f"{common.index[0]}: {common.iloc[0]} of {len(own)}" if len(own) else "",
+            "remark": "no cell lines" if not n_lines else reason or ("" if n_tumours["n_tumours"] else NO_TUMOURS),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -144,6 +168,8 @@ def nearest_line_of_type(X: np.ndarray, obs: pd.DataFrame) -> dict[str, float]:
     """Percentage of tumours whose nearest cell line is of their cancer type, of the tumours whose type has lines."""
     is_line, types = _kinds(obs)
     tumours = ~is_line & np.isin(types, types[is_line])
+    if not tumours.any():
+        return share([])
     positions, _ = most_similar(X[tumours], X[is_line], 1)
     return share(types[is_line][positions[:, 0]] == types[tumours])
 
@@ -157,8 +183,10 @@ def match_in_words(by_type: pd.DataFrame, published: dict[str, float], method: s
 
     by_type: `match_by_type` of several methods, with the column `method`; published: cancer type -> percent printed.
     """
-    known = by_type[by_type["n"] > 0]
-    said = [f"Of {known['cancer_type'].nunique()} cancer types with cell lines:"]
+    known = by_type[(by_type["n"] > 0) & (by_type["n_tumours"] > 0)]
+    if known.empty:
+        return f"Match: not estimable ({', '.join(sorted(set(by_type['remark'])))})."
+    said = [f"Of {known['cancer_type'].nunique()} cancer types with tumours and cell lines:"]
     for name, rows in known.groupby("method", sort=False):
         said.append(f"- {name}: {_poor_types(rows)} (median {rows['match'].median():.0f} %)")
     ours = known[known["method"] == method].set_index("cancer_type")
@@ -166,7 +194,9 @@ def match_in_words(by_type: pd.DataFrame, published: dict[str, float], method: s
     if poor:
         said += ["", f"Types that the paper finds poorly aligned, by {method} here: {'; '.join(poor)}."]
     if absent := [name for name in published if name not in ours.index]:
-        said.append(f"Not estimable here, where they have no cell lines: {', '.join(absent)}.")
+        said.append(f"Not estimable here, where they lack tumours or cell lines: {', '.join(absent)}.")
+    if impossible := sorted(set(by_type.loc[by_type["remark"] == NO_TUMOURS, "cancer_type"])):
+        said.append(f"Lines without tumours of their type, which cannot match: {', '.join(impossible)}.")
     return "\n".join(said)
 
 
@@ -185,17 +215,18 @@ def in_words(
 ) -> str:
     """RNAlign's neighbours against the input's in a paragraph, from the notebook's tables.
 
-    match: method, reading, match, low, high, n; by_type, subtypes, nearest: `match_by_type`, `match_by_subtype` (with
+    match: `match_table`; by_type, subtypes, nearest: `match_by_type`, `match_by_subtype` (with
     the column cancer_type) and `nearest_line_of_type` of several methods; sure: `uncertainty.summary`.
     """
     lines = match[match["reading"] == match["reading"].iloc[0]]
-    ours, none = (by_type[(by_type["method"] == m) & (by_type["n"] > 0)] for m in ("RNAlign", "input"))
+    both = by_type[(by_type["n"] > 0) & (by_type["n_tumours"] > 0)]
+    ours, none = (both[both["method"] == m] for m in ("RNAlign", "input"))
     by_draws, *_, stay = sure.to_dict("records")
     said = [
         f"Cell lines among tumours of their own type: {_against_input(lines)}. Over draws of the latent code RNAlign's "
         f"match is {by_draws['draws_low']:.0f} to {by_draws['draws_high']:.0f} %. It is given the type of all samples, "
         f"the input is not.",
-        f"Of {ours['cancer_type'].nunique()} types with lines RNAlign leaves {_poor_types(ours)} (input: "
+        f"Of {ours['cancer_type'].nunique()} types with tumours and lines RNAlign leaves {_poor_types(ours)} (input: "
         f"{_poor_types(none)}).",
         f"The nearest line of a tumour is of its type: {_against_input(nearest)}. Of its nearest lines "
         f"{stay['over_draws']:.0f} % stay from draw to draw.",
@@ -212,6 +243,8 @@ def in_words(
 def _against_input(rows: pd.DataFrame) -> str:
     """RNAlign's percentage with its interval, the input's, and whether it is higher, lower or neither for sure."""
     ours, none = (rows[rows["method"] == method].iloc[0] for method in ("RNAlign", "input"))
+    if np.isnan(ours["match"]):
+        return "not estimable"
     sure = "higher" if ours["low"] > none["high"] else "lower" if ours["high"] < none["low"] else "intervals overlap"
     return (
         f"{ours['match']:.0f} % after RNAlign ({ours['low']:.0f} to {ours['high']:.0f}), {none['match']:.0f} % in the "

@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from lib import config
 from lib.metrics.bootstrap import Estimate, interval, percentile_interval
+from lib.metrics.correlation import unit_rows
 from lib.neighbours import share
 
 CENTROIDS = config.ROOT / "data" / "pam50_centroids.csv"
@@ -57,12 +58,12 @@ def call_subtypes(
     standardise, over the samples given: "none", "median" (less the gene's median), "scale" (z-scores, sd with
     n - 1) or "robust" ((x - q2.5 %) / (q97.5 % - q2.5 %) - 0.5) · 2; a gene that does not vary is left out by the
     last two. Columns: subtype, cor_<subtype>, proba_<subtype> (positive correlations ÷ their sum; NaN where none is).
-    A sample whose genes are all equal has no subtype (None, NaN). Raises ValueError for fewer than `min_genes` of
-    the 50 genes, no samples, infinite values or duplicate genes.
+    A sample whose genes are all equal, or of which fewer than `min_genes` are left, has no subtype (None, NaN).
+    Raises ValueError for fewer than `min_genes` of the 50 genes, no samples, infinite values or duplicate genes.
     Source: genefu, intrinsic.cluster.predict (models pam50, pam50.scale and pam50.robust).
     """
     X, genes = _measured(expression, min_genes)
-    cor = _spearman(_STANDARDISE[standardise](X), centroids().loc[genes, SUBTYPES].to_numpy())
+    cor = _spearman(_STANDARDISE[standardise](X), centroids().loc[genes, SUBTYPES].to_numpy(), min_genes)
     positive = cor.clip(min=0)
     total = positive.sum(axis=1, keepdims=True)
     proba = np.divide(positive, total, out=np.full_like(cor, np.nan), where=total > 0)
@@ -109,22 +110,19 @@ def _divided(X: np.ndarray, spread: np.ndarray) -> np.ndarray:
 _STANDARDISE = {"none": lambda X: X, "median": _median_centred, "scale": _scaled, "robust": _robust}
 
 
-def _spearman(X: np.ndarray, C: np.ndarray) -> np.ndarray:
-    """Spearman correlation of each row of X (samples × genes) with each column of C, over the row's measured genes."""
+def _spearman(X: np.ndarray, C: np.ndarray, min_genes: int) -> np.ndarray:
+    """Spearman correlation of each row of X (samples × genes) with each column of C, over the row's measured genes.
+
+    NaN where these are fewer than `min_genes`.
+    """
     cor = np.full((len(X), C.shape[1]), np.nan)
     missing = np.isnan(X)
-    for pattern in np.unique(missing, axis=0):
+    patterns = np.unique(missing, axis=0)
+    for pattern in patterns[(~patterns).sum(axis=1) >= max(min_genes, 2)]:
         rows = (missing == pattern).all(axis=1)
-        ranks, centroid_ranks = (_unit(rankdata(m, axis=1)) for m in (X[rows][:, ~pattern], C[~pattern].T))
+        ranks, centroid_ranks = (unit_rows(rankdata(m, axis=1)) for m in (X[rows][:, ~pattern], C[~pattern].T))
         cor[rows] = ranks @ centroid_ranks.T
     return cor
-
-
-def _unit(ranks: np.ndarray) -> np.ndarray:
-    """Rows less their mean, of length 1; NaN where a row is constant."""
-    deviations = ranks - ranks.mean(axis=1, keepdims=True) if ranks.shape[1] else ranks
-    length = np.linalg.norm(deviations, axis=1, keepdims=True)
-    return np.divide(deviations, length, out=np.full_like(deviations, np.nan), where=length > 0)
 
 
 # --- what an alignment keeps of it ---
@@ -138,7 +136,7 @@ def ranks_kept(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
     before, after: samples × genes. 1: the sample's genes keep their order.
     """
-    a, b = (_unit(rankdata(X, axis=1)) for X in (before, after))
+    a, b = (unit_rows(rankdata(X, axis=1)) for X in (before, after))
     return (a * b).sum(axis=1)
 
 
@@ -179,23 +177,39 @@ def fidelity(matrices: dict[str, np.ndarray], genes, obs: pd.DataFrame, n_boot: 
     """Do PAM50's genes keep their relative expression, and breast samples their subtype? One row per number.
 
     matrices: method -> samples × genes, "input" first, log2 units; obs: sample_type and subtype of the same samples
-    (breast only). Columns method, kind, quantity, value, low, high, n, remark. Ranks (of genes less their median over
+    (breast only). Columns method, kind, quantity, value, low, high, n, remark. With fewer than MIN_GENES of the 50
+    genes nothing about them is estimable, and the remark says so. Ranks (of genes less their median over
     the kind's breast samples) and pairs are compared with the input; calls with the compendium's subtype, in % with
     Wilson's interval. (Announced in RNAlign, section A.12.)
     """
     genes = pd.Index(genes)
     marker = genes.isin(genes_in(genes))
-    rows = []
+    few, rows = too_few(marker.sum()), []
     for method, X in matrices.items():
         for kind in KINDS if method != "input" else ():
             of_kind = (obs["sample_type"] == kind).to_numpy()
+            before, after = matrices["input"][of_kind], X[of_kind]
             for what, columns in (("PAM50", marker), ("other genes", ~marker)):
-                values = ranks_kept(*(_median_centred(m[of_kind][:, columns]) for m in (matrices["input"], X)))
-                rows.append(_row(method, kind, f"gene ranks kept, {what}", _estimate(values, n_boot, seed)))
-            pairs = pairs_kept(matrices["input"][of_kind][:, marker], X[of_kind][:, marker], min(n_boot, 200), seed)
-            rows.append(_row(method, kind, "gene-gene correlations kept, PAM50", pairs))
+                remark = few if what == "PAM50" else ""
+                values = [] if remark or not of_kind.any() else _ranks_kept_within(before, after, columns)
+                rows.append(_row(method, kind, f"gene ranks kept, {what}", _estimate(values, n_boot, seed), remark))
+            pairs = Estimate(np.nan, np.nan, np.nan, 0)
+            if not few:
+                pairs = pairs_kept(before[:, marker], after[:, marker], min(n_boot, 200), seed)
+            rows.append(_row(method, kind, "gene-gene correlations kept, PAM50", pairs, few))
     table = pd.DataFrame([*rows, *_call_rows(matrices, genes, obs)])
     return table.astype({"n": int}).sort_values(["quantity", "kind"], kind="stable", ignore_index=True)
+
+
+def too_few(found: int) -> str:
+    """Why nothing about PAM50 is estimable from `found` of its genes; "" where it is."""
+    return f"{found} of the 50 PAM50 genes, fewer than {MIN_GENES}" if found < MIN_GENES else ""
+
+
+def _ranks_kept_within(before: np.ndarray, after: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    if columns.sum() < 2:
+        return np.array([])
+    return ranks_kept(*(_median_centred(X[:, columns]) for X in (before, after)))
 
 
 def _row(method: str, kind: str, quantity: str, estimate: Estimate, remark: str = "") -> dict:
@@ -205,13 +219,13 @@ def _row(method: str, kind: str, quantity: str, estimate: Estimate, remark: str 
 
 
 def _estimate(values: np.ndarray, n_boot: int, seed: int) -> Estimate:
+    values = np.asarray(values, float)
     values = values[~np.isnan(values)]
     return interval(values, np.median, n_boot, seed) if len(values) else Estimate(np.nan, np.nan, np.nan, 0)
 
 
 def _call_rows(matrices: dict[str, np.ndarray], genes: pd.Index, obs: pd.DataFrame) -> list[dict]:
-    known, found, rows = obs["subtype"].isin(KNOWN), len(genes_in(genes)), []
-    remark = f"{found} of 50 genes, fewer than {MIN_GENES}" if found < MIN_GENES else ""
+    known, remark, rows = obs["subtype"].isin(KNOWN), too_few(len(genes_in(genes))), []
     for centred in ("both kinds", "each kind"):
         quantity = f"subtype calls right, %, genes centred over {centred}"
         calls = None if remark else aligned_calls(matrices, genes, obs, centred)
@@ -235,7 +249,9 @@ def _share(hits) -> Estimate:
 
 
 def in_words(table: pd.DataFrame, n_genes: int) -> str:
-    """What `fidelity` says about RNAlign, in a paragraph."""
+    """What `fidelity` says about RNAlign, in a paragraph; n_genes: of the 50, among the genes kept."""
+    if few := too_few(n_genes):
+        return f"**PAM50: not estimable**, since the genes kept hold {few}."
     rows = table.set_index(["quantity", "method", "kind"])
     ranks = "gene ranks kept, PAM50"
     kept = [
@@ -243,7 +259,8 @@ def in_words(table: pd.DataFrame, n_genes: int) -> str:
         for kind in KINDS
         if not np.isnan(rows.loc[(ranks, "RNAlign", kind), "value"])
     ]
-    said = [f"**PAM50 ({n_genes} of 50 genes).** RNAlign keeps the order of the genes at {' and '.join(kept)}."]
+    order = " and ".join(kept) or "a level that is not estimable (no breast samples that vary)"
+    said = [f"**PAM50 ({n_genes} of 50 genes).** RNAlign keeps the order of the genes at {order}."]
     quantity = "subtype calls right, %, genes centred over both kinds"
     for kind in KINDS:
         before, after, always = (rows.loc[(quantity, m, kind)] for m in ("input", "RNAlign", "commonest subtype"))

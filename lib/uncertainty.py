@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from lib.metrics.alignment import match_rate
 from lib.metrics.bootstrap import interval
+from lib.metrics.correlation import most_similar
 from lib.models.rnalign import RNAlign
-from lib.neighbours import most_similar
 
 
 class _Drawing(nn.Module):
@@ -57,7 +57,8 @@ class Neighbourhoods(NamedTuple):
 def neighbourhoods(draws: Iterable[np.ndarray], obs: pd.DataFrame, k_match: int, k_lines: int) -> Neighbourhoods:
     """Match of the lines (by `k_match` tumours) and the `k_lines` nearest lines of the tumours, in each draw.
 
-    draws: matrices samples × genes; obs: sample_type, cancer_type of the samples.
+    draws: matrices samples × genes; obs: sample_type, cancer_type of the samples. ValueError for fewer than `k_match`
+    tumours or `k_lines` lines.
     """
     is_line = (obs["sample_type"] == "cell line").to_numpy()
     types = obs["cancer_type"].to_numpy(dtype=str)

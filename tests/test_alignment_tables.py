@@ -1,9 +1,11 @@
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from lib import alignment_tables as tables
-from lib import alignment_truth, config
+from lib import alignment_truth, comparison, config
 
 BY = config.load("smoke").evaluation
 
@@ -74,7 +76,7 @@ def test_medians_average_seeds_before_types():
     found = pd.DataFrame(rows, columns=["method", "group", "seed", "delta_d"])
     row = tables.medians(found, BY, 0, ["delta_d"]).iloc[0]
     assert (row["value"], row["n"]) == (3.5, 2)
-    assert row["low"] >= 2
+    assert row["seeds"] == 2 and row["low"] >= 1
     assert row["high"] <= 5
 
 
@@ -155,3 +157,73 @@ def test_truth_tells_who_removed_the_infiltrate_and_who_was_aligned_falsely():
     assert np.isnan(same["infiltrate_removed"])
     assert abs(clean["purity_left"]) < 0.3 < 0.9 < same["purity_left"]
     assert (clean["match_not_aligning"], clean["mislabelled_to_true"], clean["mislabelled_to_given"]) == (1, 1, 0)
+
+
+def test_the_interval_holds_the_spread_between_seeds():
+    rows = [("m", g, s, 10.0 * s + i) for s in (0, 1) for i, g in enumerate("abcde")]
+    found = tables.medians(pd.DataFrame(rows, columns=["method", "group", "seed", "delta_d"]), BY, 0, ["delta_d"])
+    row = found.iloc[0]
+    assert (row["value"], row["n"], row["seeds"]) == (7.0, 5, 2)
+    assert row["low"] < 3 and row["high"] > 11
+    assert tables.printed(found, {"delta_d": "ΔD"})["ΔD"][0].endswith("; 5, 2 seeds)")
+
+
+def test_kbet_is_read_with_and_without_adapt(groups):
+    X, programme, kind, group = groups
+    found = tables.kbet_readings({"input": X, "RNAlign": programme}, kind, group, 5, seed=1)
+    assert {"the same without adapt", "left_out", "n", "seed"} <= set(found) and set(found["group"]) == {"a", "b"}
+    assert tables.left_out_by_adapt(found)["input"].endswith("of 72")
+    by = tables.by_reading(tables.medians(found, BY, 0, list(tables.KBET_READINGS)))
+    assert list(by) == list(tables.KBET_READINGS) and set(by["k0 = 10"]) == {"input", "RNAlign"}
+
+
+def test_dependence_on_a_choice_is_said_for_every_table():
+    one, other, lacking = {"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 2.0}, {"a": np.nan, "b": 2.0}
+    orders = {"T1": {"x": one, "y": one}, "T2": {"x": one, "y": other, "z": lacking}, "T3": {"x": lacking}, "T4": {}}
+    said = tables.dependence_in_words(orders, "Choice")
+    assert "of 4 orders of the methods 1 depend on it" in said and "Not T1." in said
+    assert "T2 does (x: a, b; y: b, a; not estimable: z)" in said
+    assert "T3, T4." in said
+    readings = pd.DataFrame({"method": ["x"], "metric": "match", "value": 0.9})
+    table = pd.DataFrame({"method": ["input", "RNAlign"], "metric": "match", "value": [0.4, 0.5]})
+    best_first = tables.order(tables.with_reading(table, readings, "match")["x"])
+    assert best_first == ["RNAlign", "input"]  # a match is good where it is high
+
+
+@pytest.mark.parametrize("case", ["one type", "single lines", "few tumours", "constant genes", "no shared type"])
+def test_small_compendia_give_words_or_gaps_and_never_an_error(case, groups):
+    """Through all that 04 does with one compendium."""
+    X, programme, kind, group = (a.copy() for a in groups)
+    kept = np.ones(len(X), bool)
+    if case == "one type":
+        kept = group == "a"
+    elif case == "single lines":
+        kept = (kind == "tumour") | (pd.Series(group + kind).groupby(group + kind).cumcount() < 1).to_numpy()
+    elif case == "few tumours":
+        kept = (pd.Series(group + kind).groupby(group + kind).cumcount() < 3).to_numpy()
+    elif case == "constant genes":
+        X[:, :35] = 1.0
+    else:
+        kept = (kind == "tumour") == (group == "a")
+    X, programme, kind, group = X[kept], programme[kept], kind[kept], group[kept]
+    obs = pd.DataFrame({"sample_type": kind, "cancer_type": group}, index=[f"s{i}" for i in range(len(X))])
+    means = pd.DataFrame(X).groupby(group).transform("mean").to_numpy()
+    methods = {"input": X, "RNAlign": programme, "type mean": means}
+    with np.errstate(all="raise"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scores = pd.concat(
+            comparison.alignment_scores(M, X, obs, programme, BY, 0).assign(method=m) for m, M in methods.items()
+        ).reset_index()
+    by_type = tables.per_method(methods, X, kind, group, 5)
+    table = tables.medians(by_type, BY, 0)
+    said = [comparison.alignment_in_words(scores), comparison.collapsed_in_words(scores), tables.why_not(by_type)]
+    said += tables.ranks_in_words(table, "a-t1")
+    assert not any("nan" in text for text in said)
+    assert scores.loc[scores["value"].isna(), "n"].eq(0).all() and table.loc[table["value"].isna(), "n"].eq(0).all()
+
+
+def test_the_match_of_all_methods_is_said_highest_first():
+    rows = [("a", 0.2, 0.1, 0.3), ("b", 0.5, 0.4, 0.6), ("c", np.nan, np.nan, np.nan)]
+    table = pd.DataFrame(rows, columns=["method", "value", "low", "high"]).assign(metric="match", n=30)
+    assert tables.match_in_words(table).endswith("(n = 30 lines per seed): b 50% (40% to 60%), a 20% (10% to 30%).")
+    assert tables.match_in_words(table[table["method"] == "c"]) == "Match: not estimable."

@@ -18,7 +18,8 @@ def over_drugs(difference, low, high):
     for samples in (applications.HELD_OUT, applications.TUMOURS):
         for approach in (applications.REGRESSION, applications.NETWORK, applications.ADAPTED):
             for method, value in (("input", 0.5), ("RNAlign", 0.5 + difference), ("ComBat", 0.6)):
-                row = {"samples": samples, "approach": approach, "method": method, "spearman": value, "n": 30}
+                row = {"samples": samples, "approach": approach, "method": method, "spearman": value}
+                row |= {"n_drugs": 30, "n_samples": 326, "seeds": 1}
                 rows.append(row | {"difference": difference, "difference_low": low, "difference_high": high})
     return pd.DataFrame(rows)
 

@@ -270,3 +270,19 @@ def test_bad_clusters_and_settings():
         mnn_correct(X, X, [7])
     with pytest.raises(ValueError, match="k1"):
         mnn_correct(X, X, [0], k1=0)
+
+
+def test_directions_in_which_lines_vary_more_are_not_removed():
+    tumours, lines, tumour_types, line_types, stroma = generated()
+    lines = lines + 3 * np.random.default_rng(9).normal(size=(len(lines), 1)) * np.roll(stroma, 1)
+    model = Celligner(n_components=len(stroma) - 1)
+    with pytest.warns(UserWarning, match="fewer than 199; only these are removed"):
+        aligned, _ = model.fit_transform(tumours, lines, tumour_types, line_types)
+    assert (model.eigenvalues_ > 0).all() and 0 < len(model.eigenvalues_) < 199 and np.isfinite(aligned).all()
+    with pytest.warns(UserWarning, match="found 0 directions"):  # lines vary more along every direction
+        model = Celligner(n_components=2)
+        model.fit_transform(1e-3 * lines, lines + 0, line_types, line_types)
+    assert model.components_.shape == (200, 0)
+    kept = Celligner(n_components=199, order="abs")
+    kept.fit_transform(tumours, lines, tumour_types, line_types)
+    assert len(kept.eigenvalues_) == 199  # the originals' choice drops nothing

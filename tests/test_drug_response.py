@@ -127,12 +127,23 @@ def test_knowing_the_type_scores_nothing_within_types():
 
 def test_over_drugs_pairs_the_difference_by_drug():
     rows = [
-        {"samples": "s", "approach": "a", "method": m, "drug": d, "value": v, "within": v, "skill": np.nan, "seed": 1}
+        {
+            "samples": "s",
+            "approach": "a",
+            "method": m,
+            "drug": d,
+            "value": v,
+            "within": v,
+            "skill": np.nan,
+            "seed": 1,
+            "n": 60,
+        }
         for m, values in (("input", (0.1, 0.5, 0.9)), ("other", (0.2, 0.6, 1.0)))
         for d, v in zip("xyz", values, strict=True)
     ]
     table = drug_response.over_drugs(pd.DataFrame(rows), n_boot=50).set_index("method")
     assert table.loc["other", ["difference", "difference_low"]].tolist() == pytest.approx([0.1, 0.1])
+    assert table.loc["other", ["n_drugs", "n_samples", "seeds"]].tolist() == [3, 60, 1]
     assert table.loc["input", "spearman"] == 0.5 and np.isnan(table.loc["input", "difference"])
 
 

@@ -140,7 +140,7 @@ def test_pages_and_summary_are_words(pages):
 def test_poor_types_are_the_named_ones_and_those_at_zero():
     matches = pd.DataFrame({
         "cancer_type": ["Brain", "Lung", "Bone", "Eye", "Skin"], "n": [5, 9, 4, 0, 8],
-        "match": [80.0, 50.0, 0.0, np.nan, 0.0],
+        "match": [80.0, 50.0, 0.0, np.nan, 0.0], "n_tumours": 9,
     })  # fmt: skip
     assert evidence.poor_types(matches) == ["Brain", "Skin", "Bone"]
     assert evidence.poor_types(matches, most=2) == ["Brain", "Skin"]
@@ -154,3 +154,18 @@ def test_no_gene_sets_and_no_truth_are_fine(cohort):
     row = table.iloc[0]
     assert "culture_strength" not in table and row["sets_lower"] == "not tested" and np.isnan(row["purity_of_type"])
     assert row["verdict"] in ("cannot say", "no failure") and "not estimable" in evidence.page(row)
+
+
+def test_types_absent_from_the_data_have_a_page_that_says_so(cohort, pages):
+    _, obs = cohort
+    absent = evidence.absent_types(obs)
+    assert absent["cancer_type"].tolist() == ["Esophagus", "Multiple Myeloma"]
+    assert "no tumours and no cell lines" in evidence.page(absent.iloc[0])
+    no_lines = evidence.absent_types(obs[~((obs["cancer_type"] == "Eye") & (obs["sample_type"] == "cell line"))])
+    eye = no_lines.set_index("cancer_type", drop=False).loc["Eye"]
+    assert eye["n_tumours"] == 20 and "the data have no cell lines of this type" in evidence.page(eye)
+    both = pd.concat([pages.reset_index(drop=True), absent])
+    summary = evidence.summary(both, enrichment.set_table({}))
+    assert (
+        "5 of the 7" in summary and "Without tumours or without cell lines here: Esophagus, Multiple Myeloma" in summary
+    )

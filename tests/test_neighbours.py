@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from lib import neighbours
+from lib.metrics import correlation
 
 
 def samples(n_per_type=12, genes=30, seed=0, shift=0.0, kinds=("tumour", "cell line")):
@@ -47,14 +48,14 @@ def test_nearest_lines_are_those_of_highest_correlation_whatever_scale_and_offse
 def test_blocks_change_nothing(monkeypatch):
     tumours, lines = halves(samples())
     whole = neighbours.most_similar(tumours.X, lines.X, 3)
-    monkeypatch.setattr(neighbours, "CHUNK", 5)
+    monkeypatch.setattr(correlation, "BLOCK", 5)
     np.testing.assert_array_equal(whole[0], neighbours.most_similar(tumours.X, lines.X, 3)[0])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda X: X[:, :5], "among: found 5 features"),
+        (lambda X: X[:, :5], "X: found 30 features, expected 5 as in among"),
         (lambda X: X * 0, "constant samples"),
         (lambda X: np.where(np.arange(X.shape[1]) == 2, np.nan, X), "NaN"),
         (lambda X: X[:2], "expected 1 to 2"),
@@ -129,15 +130,17 @@ def test_words_count_types_and_name_those_that_are_poor():
         "cancer_type": ["Brain", "Eye", "Lung", "Skin"] * 2,
         "method": np.repeat(["input", "RNAlign"], 4),
         "n": [10, 5, 20, 0] * 2,
+        "n_tumours": 30,
+        "remark": "",
         "match": [0, 0, 40, np.nan, 0, 60, 80, np.nan],
         "low": 0.0,
         "high": 100.0,
     })  # fmt: skip
     said = neighbours.match_in_words(table, {"Brain": 12.0, "Eye": 0.0, "Skin": 5.0})
-    assert "Of 3 cancer types" in said
+    assert "Of 3 cancer types with tumours and cell lines" in said
     assert "- input: 2 at 0 %, 3 below 50 %" in said and "- RNAlign: 1 at 0 %, 1 below 50 %" in said
     assert "Brain 0 % (0 to 100, n = 10; paper 12 %): poor" in said and "paper 0 %): not poor" in said
-    assert "Not estimable here, where they have no cell lines: Skin" in said
+    assert "Not estimable here, where they lack tumours or cell lines: Skin" in said
 
 
 def test_the_headline_says_what_is_higher_lower_or_open():
@@ -151,10 +154,43 @@ def test_the_headline_says_what_is_higher_lower_or_open():
         methods(40, 70, cancer_type="Lung", subtype="all", remark=""),
         methods(np.nan, np.nan, cancer_type="Breast", subtype="all", remark="no Basal").assign(n=0),
     ])  # fmt: skip
-    by_type = methods(0, 80, cancer_type="Lung")
+    by_type = methods(0, 80, cancer_type="Lung", n_tumours=30)
     said = neighbours.in_words(methods(62, 40, reading="all"), by_type, subtypes, methods(50, 48), sure)
     assert "own type: 62 % after RNAlign (57 to 67), 40 % in the input (35 to 45; n = 50; higher)" in said
     assert "61 to 63 %" in said and "RNAlign leaves 1 at 0 %, 1 below 50 % (input: 0 at 0 %, 0 below 50 %)" in said
     assert "its type: 50 % after RNAlign (45 to 55), 48 % in the input (43 to 53; n = 50; intervals overlap)" in said
     assert "within Lung: 40 % after RNAlign (35 to 45), 70 % in the input (65 to 75; n = 50; lower)" in said
     assert "within Breast: not estimable, no Basal." in said
+
+
+def test_several_seeds_are_blocks_and_lines_are_counted_once():
+    adata = samples()
+    calls = neighbours.calls_of_lines(adata.X, adata.obs, k=5).assign(called=lambda c: c["cancer_type"])
+    wrong = calls.assign(called="other")
+    one = neighbours.match_readings(calls.assign(seed=0), 200, 0)
+    assert one.loc["match", ["value", "n", "seeds"]].tolist() == [1, 24, 1] and 0.8 < one.loc["match", "low"] < 1
+    two = pd.concat([calls.assign(seed=0), wrong.assign(seed=1)])
+    found = neighbours.match_readings(two, 200, 0)
+    assert found.loc["match", ["value", "n", "seeds"]].tolist() == [0.5, 24, 2]
+    assert found.loc["match", "low"] < 0.1 and found.loc["match", "high"] > 0.9  # the spread between seeds is in it
+    table = neighbours.match_table(two.assign(method="m"), 200, 0)
+    assert table["match"].tolist() == [50, 50] and table["reading"].tolist() == list(neighbours.MATCH.values())
+
+
+def test_too_few_tumours_give_reasons_and_no_numbers():
+    adata = samples(n_per_type=4)
+    assert "8 tumours, fewer than the 25" in neighbours.why_no_match(adata.obs, 25)
+    assert neighbours.calls_of_lines(adata.X, adata.obs, 25).empty
+    readings = neighbours.match_readings(neighbours.calls_of_lines(adata.X, adata.obs, 25).assign(seed=0), 20, 0)
+    assert readings["value"].isna().all() and (readings["n"] == 0).all()
+    by_type = neighbours.match_by_type(adata.X, adata.obs, 25).assign(method="RNAlign")
+    assert by_type["match"].isna().all() and by_type["remark"].str.contains("8 tumours").all()
+    assert "not estimable (8 tumours" in neighbours.match_in_words(by_type, {"A": 1.0})
+
+
+def test_lines_without_tumours_of_their_type_are_named():
+    adata = samples()
+    some = adata[~((adata.obs["cancer_type"] == "A") & (adata.obs["sample_type"] == "tumour"))]
+    by_type = neighbours.match_by_type(some.X, some.obs, 5).assign(method="RNAlign").set_index("cancer_type")
+    assert by_type.loc["A", "match"] == 0 and by_type.loc["A", "remark"] == neighbours.NO_TUMOURS
+    assert "which cannot match: A" in neighbours.match_in_words(by_type.reset_index(), {})

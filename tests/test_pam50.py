@@ -99,5 +99,15 @@ def test_too_few_genes_are_not_estimable_with_the_reason(breast):
     few = {name: X[:, :12] for name, X in matrices.items()} | {"RNAlign": matrices["input"][:, :12]}
     table = pam50.fidelity(few, EXPRESSION.columns[:12], obs, 20, 0)
     calls = table[table["quantity"].str.startswith("subtype") & (table["method"] != "commonest subtype")]
-    assert calls["value"].isna().all() and set(calls["remark"]) == {"12 of 50 genes, fewer than 25"}
-    assert "not estimable: 12 of 50 genes" in pam50.in_words(table, 12)
+    assert calls["value"].isna().all() and set(calls["remark"]) == {"12 of the 50 PAM50 genes, fewer than 25"}
+    assert "not estimable**, since the genes kept hold 12 of the 50" in pam50.in_words(table, 12)
+
+
+def test_a_sample_with_few_measured_genes_has_no_call():
+    gaps = EXPRESSION.copy()
+    gaps.iloc[0, 3:] = np.nan
+    calls = pam50.call_subtypes(gaps)
+    assert calls.iloc[0]["subtype"] is None and calls.iloc[0].drop("subtype").isna().all()
+    assert calls["subtype"].iloc[1:].notna().all()
+    assert pam50.call_subtypes(gaps, min_genes=3)["subtype"].notna().all()
+    assert pam50.too_few(24) == "24 of the 50 PAM50 genes, fewer than 25" and pam50.too_few(25) == ""

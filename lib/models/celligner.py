@@ -30,8 +30,9 @@ class Celligner:
     The defaults are the published method as intended. Where an original's code does something else, the
     setting is:
 
-    * `order`: "signed" removes directions of larger *tumour* variance; "abs" (both originals' default) also
-      removes directions of larger *line* variance. See `contrastive_components`.
+    * `order`: "signed" removes directions of larger *tumour* variance, and fewer than `n_components` where there
+      are fewer (with a warning); "abs" (both originals' default) also removes directions of larger *line*
+      variance. See `contrastive_components`.
     * `integer_expression`: True truncates centred expression to integers before limma (the Python original).
     * `intercept`: False tests "all cluster means are 0" in place of "all are equal" (the Python original).
     * `trend`: True lets limma's prior variance follow the centred genes' means, which are rounding noise (R).
@@ -96,15 +97,27 @@ class Celligner:
         if self.n_components == 0:
             self.components_, self.eigenvalues_ = np.zeros((tumours.shape[1], 0)), np.zeros(0)
             return
-        self.components_, self.eigenvalues_ = contrastive_components(
+        components, eigenvalues = contrastive_components(
             tumours, self.tumour_clusters_, lines, self.line_clusters_, self.n_components, self.order
         )
+        if self.order == "signed":  # "abs" keeps what the originals keep
+            components, eigenvalues = _of_larger_tumour_variance(components, eigenvalues)
+        self.components_, self.eigenvalues_ = components, eigenvalues
 
     def _remove_components(self, X):
         """Residuals of each sample regressed on the components without intercept: X - X V Vᵀ, in place."""
         loadings = self.components_.astype(X.dtype)
         X -= (X @ loadings) @ loadings.T
         return X
+
+
+def _of_larger_tumour_variance(components, eigenvalues):
+    """Components of positive eigenvalue: the others do not set tumours apart from lines, or the other way round."""
+    positive = eigenvalues > 1e-9 * np.abs(eigenvalues).max(initial=0)
+    if not positive.all():
+        found = f"found {positive.sum()} directions in which tumours vary more than lines"
+        warnings.warn(f"n_components: {found}, fewer than {len(positive)}; only these are removed", stacklevel=4)
+    return components[:, positive], eigenvalues[positive]
 
 
 def cluster(X, n_pcs=70, n_neighbours=20, resolution=5.0, seed=0):
