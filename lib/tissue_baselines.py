@@ -6,9 +6,9 @@ principal components, and a network of the VAE's own size without its decoder.
 
 from __future__ import annotations
 
+import re
 import warnings
-from copy import deepcopy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -16,9 +16,7 @@ import pandas as pd
 import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 from sklearn.neighbors import NearestNeighbors
-from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -26,9 +24,11 @@ from lib import curation, notebooks
 from lib.config import Profile
 from lib.metrics.classification import knn_predict
 from lib.models.tissue_vae import TissueVAE, random_mask
+from lib.models.tissue_variants import NoDecoder
 
 REDUCED_TO = 50
 UMAP_NEIGHBOURS, UMAP_MIN_DIST = 15, 0.1  # paper B, Methods
+UMAP_EPOCHS = 200  # UMAP's own choice for the paper's number of samples, for few as well
 VAE, KNN, REDUCED, SUPERVISED = "supervised VAE", "kNN on expression", "reduction, then kNN", "supervised, no decoder"
 
 
@@ -51,7 +51,15 @@ def on_split(tissue: ad.AnnData, split: str) -> ad.AnnData:
     train = tissue.X[(part == "train").to_numpy()]
     statistics = {"mean": train.mean(axis=0, dtype=np.float64), "sd": train.std(axis=0, dtype=np.float64)}
     var = tissue.var[[]].assign(**statistics)
-    return curation.standardise(ad.AnnData(tissue.X, obs=tissue.obs.assign(split=part), var=var))
+    scored = ad.AnnData(
+        tissue.X, obs=tissue.obs.assign(split=part), var=var, uns={"split": split, "log": has_log(tissue)}
+    )
+    return curation.standardise(scored)
+
+
+def has_log(tissue: ad.AnnData) -> bool:
+    """Whether a compendium holds log2(TPM+1), and not values that came standardised (the deposit)."""
+    return tissue.uns.get("unit") != "scaled"
 
 
 def control_vae(run: Profile, data: ad.AnnData, name: str, **changes) -> TissueVAE:
@@ -59,14 +67,30 @@ def control_vae(run: Profile, data: ad.AnnData, name: str, **changes) -> TissueV
 
     data: standardised, obs.split; name: folder of its checkpoints, from which a killed training resumes.
     """
+    return fit_control(TissueVAE(**control_settings(run, **changes)), run, *train_and_held(data), name)
+
+
+def control_settings(run: Profile, **changes) -> dict[str, Any]:
+    """The profile's arguments of TissueVAE but for `changes`, for `tissue_controls.epochs` at most."""
     settings = run.tissue_vae.model_dump(exclude={"selection", "checkpoint_every"})
-    settings |= {"max_epochs": run.tissue_controls.epochs} | changes
-    return TissueVAE(**settings, seed=run.seed).fit(
-        part_of(data, "train"),
-        validation=part_of(data, run.tissue_vae.selection),
-        checkpoint_dir=notebooks.checkpoint_dir(run, "lib.models.tissue_vae") / name,
-        checkpoint_every=run.tissue_vae.checkpoint_every,
-    )
+    return settings | {"max_epochs": run.tissue_controls.epochs, "seed": run.seed} | changes
+
+
+def train_and_held(data: ad.AnnData) -> tuple[ad.AnnData, ad.AnnData | None]:
+    """Training part, and the part that stops the training early: the validation part, never the test part.
+
+    A split without one (`paper`: there the main model is selected on the test part, as published) gives None, and
+    TissueVAE takes a tenth of each tissue out of training: splits are compared on test parts that no model has seen.
+    """
+    held = part_of(data, "validation")
+    return part_of(data, "train"), held if held.n_obs else None
+
+
+def fit_control(vae: TissueVAE, run: Profile, train: ad.AnnData, held: ad.AnnData | None, name: str) -> TissueVAE:
+    """Fit any tissue VAE for a comparison; name: folder of its checkpoints, another one when its code changes."""
+    folder = notebooks.checkpoint_dir(run, type(vae).__module__) / re.sub("[^0-9A-Za-z]+", "-", name)
+    every = run.tissue_vae.checkpoint_every
+    return vae.fit(train, validation=held, checkpoint_dir=folder, checkpoint_every=every)
 
 
 def with_tissue(data: ad.AnnData) -> ad.AnnData:
@@ -126,7 +150,7 @@ def vae_methods(run: Profile, data: ad.AnnData, called: np.ndarray, codes: np.nd
 
 
 def trained_vae(run: Profile) -> dict[str, Method]:
-    """`vae_methods` of the model that 02_training left, on the compendium's own split."""
+    """`vae_methods` of the model that 02_training_tissue left, on the compendium's own split."""
     stored = with_tissue(curation.load(run.processed / "embedding.h5ad"))
     called = part_of(stored, "test").obs["predicted"].to_numpy(dtype=str)
     return vae_methods(run, stored, called, stored.X)
@@ -136,7 +160,8 @@ def baselines(run: Profile, data: ad.AnnData) -> dict[str, Method]:
     """Tissue calls of every method for the test part of `data` (standardised, obs.split), in Fig 5's order.
 
     Highly variable genes are ranked by the spread of log2(TPM+1) (var.sd) and, as the published code did, by that of
-    values which are standardised already: all about 1, so that the order means little.
+    values which are standardised already: all about 1, so that the order means little. Data that came standardised
+    (the deposit) have the latter only.
     """
     train, test = part_of(data, "train"), part_of(data, "test")
     labels = train.obs["tissue"].to_numpy(dtype=str)
@@ -147,7 +172,8 @@ def baselines(run: Profile, data: ad.AnnData) -> dict[str, Method]:
         return Method(knn_predict(A, labels, B, run.evaluation.baseline_neighbours), A.shape[1], family)
 
     methods = {"kNN, all genes": neighbours(KNN, X, Y)}
-    rankings = {"HVG": data.var["sd"].to_numpy(), "HVG by z-score": X.var(axis=0, dtype=np.float64)}
+    rankings = {"HVG": data.var["sd"].to_numpy()} if data.uns.get("log", True) else {}
+    rankings["HVG by z-score"] = X.var(axis=0, dtype=np.float64)
     for name, spread in rankings.items():
         genes = highly_variable(spread, n_genes)
         A, B = X[:, genes], Y[:, genes]
@@ -161,7 +187,7 @@ def baselines(run: Profile, data: ad.AnnData) -> dict[str, Method]:
     return methods | {
         f"all genes + PCA({latent}) + kNN": neighbours(REDUCED, A, B),
         f"logistic regression, PCA({latent})": Method(regression.predict(B), A.shape[1], SUPERVISED),
-        "MLP without decoder": Method(plain_mlp(run, data).predict(Y), latent, SUPERVISED),
+        "MLP without decoder": Method(without_decoder(run, data).predict(test), latent, SUPERVISED),
     }
 
 
@@ -180,29 +206,16 @@ def umap_components(A: np.ndarray, B: np.ndarray, n: int, seed: int) -> tuple[np
     distances = search.kneighbors_graph(A, mode="distance")
     distances = distances.maximum(distances.T).tocsr()  # UMAP expects a symmetrical matrix
     distances.setdiag(0)  # ... in which every sample is its own first neighbour
-    umap = UMAP(k, min(n, len(A) - 2), metric="precomputed", min_dist=UMAP_MIN_DIST, random_state=seed, n_jobs=1)
+    umap = UMAP(
+        k, min(n, len(A) - 2), metric="precomputed", min_dist=UMAP_MIN_DIST, n_epochs=UMAP_EPOCHS, random_state=seed,
+        n_jobs=1,
+    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*precomputed metric.*")
         return umap.fit_transform(distances), umap.transform(search.kneighbors_graph(B, mode="distance"))
 
 
-def plain_mlp(run: Profile, data: ad.AnnData) -> MLPClassifier:
-    """The VAE's encoder and head as a plain network: genes → hidden → latent → supervisor_hidden → tissues.
-
-    Trained as the VAE is: Adam, its rate and batch size, `tissue_controls.epochs`, weights of the best epoch by the
-    cross-entropy on the part that the VAE is selected on.
-    """
-    by, train, held = run.tissue_vae, part_of(data, "train"), part_of(data, run.tissue_vae.selection)
-    labels = train.obs["tissue"].to_numpy(dtype=str)
-    held = held[held.obs["tissue"].isin(labels).to_numpy()]
-    X, held_X, held_labels = train.X, held.X, held.obs["tissue"].to_numpy(dtype=str)
-    widths = (max(int(data.n_vars * by.hidden_factor), 2), by.latent, by.supervisor_hidden)
-    mlp = MLPClassifier(widths, batch_size=by.batch_size, learning_rate_init=by.lr, random_state=run.seed)
-    best, loss, waited = mlp, np.inf, 0
-    for _ in range(run.tissue_controls.epochs):
-        mlp.partial_fit(X, labels, classes=np.unique(labels))
-        now = log_loss(held_labels, mlp.predict_proba(held_X), labels=mlp.classes_)
-        best, loss, waited = (deepcopy(mlp), now, 0) if now < loss else (best, loss, waited + 1)
-        if waited >= by.patience:
-            break
-    return best
+def without_decoder(run: Profile, data: ad.AnnData) -> NoDecoder:
+    """The VAE's encoder and head as a plain network, trained and stopped as the VAE is, by the cross-entropy."""
+    vae = NoDecoder(**control_settings(run, mask_fraction=0.0))
+    return fit_control(vae, run, *train_and_held(data), f"without-decoder-{data.uns['split']}")

@@ -9,99 +9,95 @@ import numpy as np
 import pandas as pd
 
 from lib import claims, transfer
-from lib.metrics.bootstrap import Estimate, interval
-from lib.metrics.classification import balanced_accuracy, paired_difference, weighted_f1
-from lib.metrics.reconstruction import masked_difference, spearman_of_sums
-from lib.tissue_controls import AGAIN, FULL, LEARNED, LINES, Scored
+from lib.metrics.bootstrap import Estimate, share
+from lib.metrics.repeats import FEWEST, SHARE, over_repeats, verdict
+from lib.tissue_controls import AGAIN, FULL, GENE_NOISE, LEARNED, LINES, Made
+from lib.tissue_scoring import BOUNDS, METRICS, NOT_ESTIMABLE, differences, estimates, over
 
-NOT_ESTIMABLE = Estimate(np.nan, np.nan, np.nan, 0)
-METRICS = {
-    "balanced_accuracy": "balanced accuracy",
-    "weighted_f1": "weighted F1",
-    "near_accuracy": "balanced accuracy, kNN in the code",
-    "gene_rho": "Spearman per gene, median",
-    "sample_rho": "Spearman per sample, median",
-    "imputation": "Spearman of 30 % hidden values",
-    "target": "unseen cohort as expected",
-    "mixing": "source mixing among neighbours",
-}
+CLEAR = ("up", "down")  # verdicts that name a direction
 
 
-def table(made: dict[str, Scored], n_boot: int, seed: int) -> pd.DataFrame:
+def table(made: dict[str, Made], n_boot: int, seed: int) -> pd.DataFrame:
     """`METRICS` of every model and their differences to the model that it is compared with, paired, with intervals."""
     rows = []
-    for name, scored in made.items():
-        against = made[scored.ablation.against] if name in (FULL, scored.ablation.name) else None
+    for name, (ablation, scored, _) in made.items():
+        against = made[ablation.against].scored if name in (FULL, ablation.name) else None
         values = estimates(scored, n_boot, seed)
-        changes = differences(against, scored, n_boot, seed) if against not in (None, scored) else {}
-        about = {"model": name, "samples": len(np.unique(scored.ablation.rows)), "epochs": scored.epochs}
-        about["against"] = scored.ablation.against if changes else ""
-        itself = NOT_ESTIMABLE if changes else Estimate(0.0, 0.0, 0.0, 0)
+        itself = against is None or against is scored
+        changes = {} if itself else differences(against, scored, n_boot, seed)
+        about = {"model": name, "samples": len(np.unique(ablation.rows)), "epochs": scored.epochs}
+        about["against"] = ablation.against if changes else ""
         for metric in METRICS:
-            change = changes.get(metric, itself)
-            change = {"difference": change.value, "difference_low": change.low, "difference_high": change.high}
-            rows.append(about | {"metric": metric} | values[metric]._asdict() | change)
+            change = changes.get(metric, NOT_ESTIMABLE) if changes else Estimate(0.0, 0.0, 0.0, 0)
+            change = _named("difference", change)
+            rows.append(about | {"metric": metric} | values[metric]._asdict() | change | {"seed": seed})
     return pd.DataFrame(rows)
 
 
-def estimates(scored: Scored, n_boot: int, seed: int) -> dict[str, Estimate]:
-    """Every metric of one model with its interval."""
-    truth, calls = scored.tissue, len(scored.called) > 0
-    return {
-        "balanced_accuracy": balanced_accuracy(truth, scored.called, n_boot, seed) if calls else NOT_ESTIMABLE,
-        "weighted_f1": weighted_f1(truth, scored.called, n_boot, seed) if calls else NOT_ESTIMABLE,
-        "near_accuracy": balanced_accuracy(truth, scored.near, n_boot, seed),
-        "gene_rho": over(scored.gene_rho, np.median, n_boot, seed),
-        "sample_rho": over(scored.sample_rho, np.median, n_boot, seed),
-        "imputation": spearman_of_sums(scored.masked, n_boot, seed),
-        "target": over(scored.hits["cohort"], np.mean, n_boot, seed),
-        "mixing": over(scored.mixing, np.mean, n_boot, seed),
-    }
-
-
-def over(values: np.ndarray, statistic, n_boot: int, seed: int) -> Estimate:
-    """`interval` over the values that are defined."""
-    defined = values[~np.isnan(values)]
-    return interval(defined, statistic, n_boot, seed) if len(defined) else NOT_ESTIMABLE
-
-
-def differences(against: Scored, scored: Scored, n_boot: int, seed: int) -> dict[str, Estimate]:
-    """`scored` minus `against`, on the same test samples, metric by metric; medians are those of the differences."""
-    truth, found = scored.tissue, {}
-    calls = {"balanced_accuracy": "called", "weighted_f1": "called", "near_accuracy": "near"}
-    for metric, field in calls.items():
-        ours, theirs = getattr(scored, field), getattr(against, field)
-        if len(ours) and len(theirs):
-            name = metric.replace("near", "balanced")
-            found[metric] = paired_difference(truth, ours, theirs, name, n_boot, seed)
-    for metric, statistic in (("gene_rho", np.median), ("sample_rho", np.median), ("mixing", np.mean)):
-        found[metric] = over(getattr(scored, metric) - getattr(against, metric), statistic, n_boot, seed)
-    found["target"] = over(scored.hits["cohort"] - against.hits["cohort"], np.mean, n_boot, seed)
-    found["imputation"] = masked_difference(against.masked, scored.masked, n_boot, seed)
-    return found
+def _named(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds of the values, differences and bounds of `table`, with the number of seeds."""
-    numbers = ["samples", "epochs", "value", "low", "high", "n", "difference", "difference_low", "difference_high"]
-    by = scores.groupby(["model", "against", "metric"], sort=False)
-    mean = by[numbers].mean().round({"epochs": 1}).astype({"samples": int, "n": int})
-    return mean.assign(seeds=by["seed"].nunique()).reset_index()
+    """Means over seeds of `table`, with the verdict on each difference and its spread over seeds (difference_sd).
+
+    From three seeds on, intervals of differences are over the seeds (t); with fewer they are over samples or genes
+    (means of the bounds), and the verdict says so.
+    """
+    rows = []
+    for (model, against, metric), each in scores.groupby(["model", "against", "metric"], sort=False):
+        row = {"model": model, "against": against, "metric": metric}
+        row |= {"samples": round(each["samples"].mean()), "epochs": round(each["epochs"].mean(), 1)}
+        row |= value_over_seeds(each, BOUNDS[metric])
+        rows.append(row | change_over_seeds(each, "difference", compared=bool(against)))
+    return pd.DataFrame(rows)
 
 
-def cohort_by_group(made: dict[str, Scored], groups: pd.Series, n_boot: int, seed: int) -> pd.DataFrame:
+def value_over_seeds(each: pd.DataFrame, bounds: tuple[float, float]) -> dict[str, float]:
+    """Mean, interval and n of a value of several seeds; from three on over them, and no narrower than within a seed."""
+    value, low, high, n = each[["value", "low", "high", "n"]].mean()
+    over_them = over_repeats(each["value"], bounds, max(n, 1))
+    if over_them.seeds >= FEWEST:
+        low, high = min(low, over_them.low), max(high, over_them.high)
+    return {"value": value, "low": low, "high": high, "n": round(n), "seeds": each["seed"].nunique()}
+
+
+def change_over_seeds(each: pd.DataFrame, name: str, compared: bool = True) -> dict[str, float | str]:
+    """Mean of a difference of several seeds, its interval, its spread over them, and the verdict on it."""
+    value, low, high = each[[name, f"{name}_low", f"{name}_high"]].mean()
+    found = over_repeats(each[name])
+    if found.seeds >= FEWEST:
+        value, low, high = found[:3]
+    row = _named(name, Estimate(value, low, high, 0)) | {f"{name}_sd": each[name].std(ddof=1)}
+    return row | {"verdict": verdict(low, high, found.seeds) if compared else ""}
+
+
+def cohort_by_group(made: dict[str, Made], groups: pd.Series, n_boot: int, seed: int) -> pd.DataFrame:
     """Fig S3: share of each group of the unseen cohort called as expected, without and with cell lines.
 
-    Columns group, model, value, low, high, n, and the difference with − without, paired by sample. Empty without lines.
+    Columns group, model, value, low, high (Wilson), n, and the difference with − without, paired by sample. Empty
+    without lines.
     """
     rows = []
     for group in (*transfer.in_order(groups), "all") if LINES in made else ():
         mine = np.ones(len(groups), bool) if group == "all" else (groups == group).to_numpy()
-        without, kept = (made[name].hits["cohort"][mine] for name in (FULL, LINES))
-        change = over(kept - without, np.mean, n_boot, seed)
-        change = {"difference": change.value, "difference_low": change.low, "difference_high": change.high}
+        without, kept = (made[name].scored.hits["cohort"][mine] for name in (FULL, LINES))
+        change = _named("difference", over(kept - without, np.mean, n_boot, seed))
         for model, hits in (("without cell lines", without), ("with cell lines", kept)):
-            rows.append({"group": group, "model": model} | over(hits, np.mean, n_boot, seed)._asdict() | change)
+            value = share(hits[~np.isnan(hits)] == 1)._asdict()
+            rows.append({"group": group, "model": model} | value | change | {"seed": seed})
+    return pd.DataFrame(rows)
+
+
+def groups_over_seeds(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Means over seeds of `cohort_by_group`, with the verdict on each difference and its spread."""
+    together = pd.concat(tables)
+    if together.empty:
+        return together
+    rows = [
+        {"group": group, "model": model} | value_over_seeds(each, SHARE) | change_over_seeds(each, "difference")
+        for (group, model), each in together.groupby(["group", "model"], sort=False)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -113,50 +109,72 @@ def published_lines() -> dict[tuple[str, str], float]:
     return {(g, name): v / 100 for g, pair in values.items() for name, v in zip(names, pair, strict=True)}
 
 
-def normalisations(made: dict[str, Scored], n_boot: int, seed: int) -> pd.DataFrame:
-    """Unseen cohort as expected, by model (full, learned normalisation) and harmonisation.
+def normalisations(made: dict[str, Made], n_boot: int, seed: int) -> pd.DataFrame:
+    """Unseen cohort as expected, by model (full, learned normalisations) and harmonisation.
 
     Differences, paired by sample: to the full model with z-scores over the cohort (as published), and to the full model
     that scores each sample alone.
     """
-    rows = []
-    for model in (FULL, LEARNED):
-        for how, hits in made[model].hits.items():
+    rows, full = [], made[FULL].scored.hits
+    for model in (FULL, LEARNED, GENE_NOISE):
+        for how, hits in made[model].scored.hits.items() if model in made else ():
             row = {"model": model, "harmonise": how} | over(hits, np.mean, n_boot, seed)._asdict()
-            for name, reference in (("published", "cohort"), ("alone", "none")):
-                change = NOT_ESTIMABLE
-                if reference in made[FULL].hits:
-                    change = over(hits - made[FULL].hits[reference], np.mean, n_boot, seed)
-                row |= {f"to_{name}": change.value, f"to_{name}_low": change.low, f"to_{name}_high": change.high}
-            rows.append(row)
+            for name, reference in (("to_published", "cohort"), ("to_alone", "none")):
+                change = over(hits - full[reference], np.mean, n_boot, seed) if reference in full else NOT_ESTIMABLE
+                row |= _named(name, change)
+            rows.append(row | {"seed": seed})
     return pd.DataFrame(rows)
+
+
+def normalisations_over_seeds(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Means over seeds of `normalisations`, with a verdict on each of the two differences."""
+    rows = []
+    for (model, how), each in pd.concat(tables).groupby(["model", "harmonise"], sort=False):
+        row = {"model": model, "harmonise": how} | value_over_seeds(each, SHARE)
+        for name, reference in (("to_published", "cohort"), ("to_alone", "none")):
+            change = change_over_seeds(each, name, compared=(model, how) != (FULL, reference))
+            row |= change | {f"{name}_verdict": change["verdict"]}
+        rows.append(row)
+    return pd.DataFrame(rows).drop(columns="verdict")
 
 
 # --- in words ------------------------------------------------------------------------------------------------
 
 
-def verdict(low: float, high: float) -> str:
-    return "up" if low > 0 else "down" if high < 0 else "no clear change"
-
-
 def in_words(scores: pd.DataFrame) -> str:
-    """For every ablation, what changes by more than another seed does and with an interval that excludes 0.
-
-    scores: as `over_seeds` gives them.
-    """
-    noise = scores[scores["model"] == AGAIN].set_index("metric")["difference"].abs()
-    said = []
-    for model, rows in scores[scores["against"] != ""].groupby("model", sort=False):
-        moved = [
-            f"{METRICS[r.metric]} {r.difference:+.3f} ({r.difference_low:+.3f} to {r.difference_high:+.3f})"
-            for r in rows.itertuples()
-            if verdict(r.difference_low, r.difference_high) != "no clear change"
-            and (model == AGAIN or abs(r.difference) > noise.get(r.metric, 0))
+    """For every ablation, what changes; a verdict only from three seeds on. scores: as `over_seeds` gives them."""
+    compared = scores[scores["against"] != ""]
+    again = compared[compared["model"] == AGAIN]
+    if scores["seeds"].max() < FEWEST:
+        moved = "; ".join(_change(row) for row in again.dropna(subset="difference").itertuples())
+        said = [
+            "One training each: how far trainings lie apart is unknown, so nothing below is a verdict. The full model "
+            f"trained again with another seed moved: {moved}. What lies farther from its reference than that, with an "
+            "interval over samples that excludes 0:\n"
         ]
-        said.append(
-            f"* *{model}* against *{rows['against'].iloc[0]}*: {'; '.join(moved) or 'nothing changes clearly'}."
-        )
+    else:
+        n = compared["difference"].notna().sum()
+        said = [
+            f"{scores['seeds'].max()} trainings each; what changes by more than they differ among themselves (of {n} "
+            f"differences, about {0.05 * n:.0f} would by chance):\n"
+        ]
+    for model, rows in compared.groupby("model", sort=False):
+        if model != AGAIN or scores["seeds"].max() >= FEWEST:
+            moved = "; ".join(_change(row) for row in rows.itertuples() if _stands_out(row, again))
+            said.append(f"* *{model}* against *{rows['against'].iloc[0]}*: {moved or 'nothing'}.")
     return "\n".join(said)
+
+
+def _change(row) -> str:
+    return f"{METRICS[row.metric]} {row.difference:+.3f} ({row.difference_low:+.3f} to {row.difference_high:+.3f})"
+
+
+def _stands_out(row, again: pd.DataFrame) -> bool:
+    """Whether a difference is beyond what is known of the trainings' own noise."""
+    if row.seeds >= FEWEST:
+        return row.verdict in CLEAR
+    noise = again.loc[again["metric"] == row.metric, "difference"].abs()
+    return (row.difference_low > 0 or row.difference_high < 0) and not (abs(row.difference) <= noise).any()
 
 
 def noise_in_words(scores: pd.DataFrame) -> str:
@@ -166,9 +184,10 @@ def noise_in_words(scores: pd.DataFrame) -> str:
     if np.isnan(row["difference"]):
         return "What another seed alone would change is not estimable."
     size = "more" if abs(100 * row["difference"]) > published else "less"
+    means = f", mean of {row['seeds']} pairs" if row["seeds"] > 1 else ""
     return (
         f"Training the full model again with another seed moves this share by {100 * row['difference']:+.1f} points "
-        f"({100 * row['difference_low']:+.1f} to {100 * row['difference_high']:+.1f}): {size} than the "
+        f"({100 * row['difference_low']:+.1f} to {100 * row['difference_high']:+.1f}{means}): {size} than the "
         f"{published:.1f} points that the paper, from one training each, ascribes to cell lines."
     )
 
@@ -178,34 +197,45 @@ def lines_in_words(by_group: pd.DataFrame) -> str:
     if by_group.empty:
         return "The compendium has no cell lines to keep, so Figure S3 is not estimable."
     rows = by_group[by_group["model"] == "with cell lines"].set_index("group")
-    whole = rows.loc["all"]
+    whole, groups = rows.loc["all"], rows.drop("all")
+    excludes = (groups["difference_low"] > 0) | (groups["difference_high"] < 0)
     moved = [
         f"{group} {100 * r['difference']:+.0f} ({100 * r['difference_low']:+.0f} to {100 * r['difference_high']:+.0f})"
-        for group, r in rows.drop("all").iterrows()
-        if verdict(r["difference_low"], r["difference_high"]) != "no clear change"
+        for group, r in groups[excludes].iterrows()
     ]
+    behind = "intervals over seeds" if whole["seeds"] >= FEWEST else "one training each, intervals over samples only"
     return (
         f"Keeping ARCHS4's cell lines changes the share of the unseen cohort called as expected by "
         f"{100 * whole['difference']:+.1f} points ({100 * whole['difference_low']:+.1f} to "
-        f"{100 * whole['difference_high']:+.1f}, n = {whole['n']:,.0f}). "
-        f"Groups that move: {', '.join(moved) or 'none'}."
+        f"{100 * whole['difference_high']:+.1f}, n = {whole['n']:,.0f}; {behind}): {whole['verdict']}. "
+        f"Groups that differ: {', '.join(moved) or 'none'}."
     )
 
 
 def normalisation_in_words(table: pd.DataFrame) -> str:
-    """Whether the learned layer, sample by sample, reaches z-scores over the cohort."""
+    """Whether a learned layer, sample by sample, reaches z-scores over the cohort, and no normalisation at all."""
     rows = table.set_index(["model", "harmonise"])
-    if (LEARNED, "none") not in rows.index or np.isnan(rows.loc[(LEARNED, "none"), "value"]):
+    learned = [model for model in (LEARNED, GENE_NOISE) if (model, "none") in rows.index]
+    if not learned or np.isnan(rows.loc[(FULL, "none"), "value"]):
         return "The unseen cohort can't be scored sample by sample here, so the learned normalisation is not estimable."
-    learned, alone, published = rows.loc[(LEARNED, "none")], rows.loc[(FULL, "none")], rows.loc[(FULL, "cohort")]
-    gain = verdict(learned["to_alone_low"], learned["to_alone_high"])
-    gap = verdict(learned["to_published_low"], learned["to_published_high"])
-    reached = {"up": "more than", "down": "less than", "no clear change": "about what"}[gap]
-    return (
-        f"Scored one by one, without harmonisation, {alone['value']:.1%} of the unseen cohort is called as expected by "
-        f"the full model and {learned['value']:.1%} ({learned['low']:.1%} to {learned['high']:.1%}) by the one that "
-        f"learned to normalise: {100 * learned['to_alone']:+.1f} points ({100 * learned['to_alone_low']:+.1f} to "
-        f"{100 * learned['to_alone_high']:+.1f}), {gain}. That is {reached} z-scores over the whole cohort give "
-        f"({published['value']:.1%}; difference {100 * learned['to_published']:+.1f}, "
-        f"{100 * learned['to_published_low']:+.1f} to {100 * learned['to_published_high']:+.1f})."
+    alone, seeds = rows.loc[(FULL, "none")], int(table["seeds"].max())
+    said = [f"{seeds} trainings each, intervals over them." if seeds >= FEWEST else "One training each: no verdict."]
+    said.append(
+        f"z-scores over the whole cohort, as published: {rows.loc[(FULL, 'cohort'), 'value']:.1%} called as expected. "
+        f"The full model, sample by sample: {alone['value']:.1%}, {_points(alone, 'to_published')} against that."
     )
+    for model in learned:
+        row = rows.loc[(model, "none")]
+        said.append(
+            f"*{model}*, sample by sample: {row['value']:.1%}, {_points(row, 'to_alone')} against the full model so, "
+            f"{_points(row, 'to_published')} against the published way."
+        )
+    if LEARNED not in learned:
+        said.append("No tissue has two studies or sources, so there are no shifts to learn from.")
+    return " ".join(said)
+
+
+def _points(row: pd.Series, name: str) -> str:
+    low, high = 100 * row[f"{name}_low"], 100 * row[f"{name}_high"]
+    found = f", {row[f'{name}_verdict']}" if row["seeds"] >= FEWEST else ""
+    return f"{100 * row[name]:+.1f} points ({low:+.1f} to {high:+.1f}{found})"

@@ -7,7 +7,6 @@ reconstruction, and a normalisation that the model learns in place of z-scores o
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, NamedTuple
@@ -16,25 +15,29 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from lib import compendia, curation, notebooks, scaling, transfer
+from lib import curation, tissue_baselines, transfer
 from lib.config import Profile
-from lib.metrics.classification import knn_predict
-from lib.metrics.mixing import knn_source_mixing
-from lib.metrics.reconstruction import masked_sums, spearman_per_gene, spearman_per_sample
-from lib.models.tissue_vae import TissueVAE, random_mask
+from lib.models.tissue_vae import TissueVAE
+from lib.models.tissue_variants import CohortJitter, LinearOutput
+from lib.negative_correlations import LOST, by_output
+from lib.tissue_pool import held_out, pool, z_scores
+from lib.tissue_scoring import Scored, cohort_hits, score
 
 FULL, LINES, NO_CAP, NO_SUPERVISION = "full", "cell lines kept", "no cap", "no supervision"
 AGAIN = "another seed"  # the full model trained again: what a difference is worth
 FEW, CO_TRAINED, LEARNED = "few labels", "few labels, rest unlabelled", "learned normalisation"
+GENE_NOISE = "learned normalisation, noise gene by gene"
+LINEAR = "faithful, linear output"  # the published code without its sigmoid, which alone this changes
 DENOISING = 0.2  # share of genes masked in the paper's denoising variant
 LABELLED = 0.2  # share of each tissue's samples that keep their label in FEW and CO_TRAINED
-JITTER = 0.5  # of LEARNED where there is one source only, in standard deviations of a gene
-FEWEST = 5  # samples behind a mean of a tissue in a source
+JITTER = 0.5  # of GENE_NOISE, in standard deviations of a gene
+FEWEST = 5  # samples behind a mean of a tissue in a study
+FLAT = 0.1  # smallest standard deviation of a gene in a study that a scale is read from
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What one model is trained on and how: positions in the pool, changed arguments of TissueVAE, obs of the split.
+    """What one model is trained on and how: positions in the pool, changed arguments, its class, obs of the split.
 
     unlabelled: positions, among `rows`, whose label is withheld; against: the model that it is compared with.
     """
@@ -42,28 +45,10 @@ class Ablation:
     name: str
     rows: np.ndarray
     settings: dict[str, Any] = field(default_factory=dict)
+    model: type[TissueVAE] = TissueVAE
     split: str = "split"
     unlabelled: np.ndarray = field(default_factory=lambda: np.array([], int))
     against: str = FULL
-
-
-class Scored(NamedTuple):
-    """What one model gave on its test samples (arrays in their order), on the genes, and on the unseen cohort.
-
-    called: empty without supervision; hits: by harmonisation, NaN where no expected tissue is known; mixing: empty
-    where there is one source only; masked: `masked_sums` of the imputation.
-    """
-
-    ablation: Ablation
-    tissue: np.ndarray
-    called: np.ndarray
-    near: np.ndarray
-    gene_rho: np.ndarray
-    sample_rho: np.ndarray
-    masked: np.ndarray
-    mixing: np.ndarray
-    hits: dict[str, np.ndarray]
-    epochs: int
 
 
 # --- designs -------------------------------------------------------------------------------------------------
@@ -89,7 +74,7 @@ def ablations(run: Profile, obs: pd.DataFrame) -> list[Ablation]:
     if len(uncapped) > len(full):
         at_random = uncapped[np.argsort(order[uncapped], kind="stable")[: len(rows)]]
         made.append(Ablation(NO_CAP, np.sort(at_random)))
-    made += [Ablation(name, rows, settings) for name, settings in model_changes(run).items()]
+    made += model_changes(run, rows)
     other = other_split(run, obs)
     if other:
         made.append(
@@ -102,19 +87,26 @@ def ablations(run: Profile, obs: pd.DataFrame) -> list[Ablation]:
     return made
 
 
-def model_changes(run: Profile) -> dict[str, dict[str, Any]]:
-    """Ablations of the model itself: name -> changed arguments; LEARNED gets its jitter from the data."""
+def model_changes(run: Profile, rows: np.ndarray) -> list[Ablation]:
+    """Ablations of the model itself, all on the same samples; LEARNED takes its shifts from them."""
     vae = run.tissue_vae
+    masked = ("no denoising", 0.0) if vae.mask_fraction else ("denoising", DENOISING)
     other = "corrected" if vae.variant == "faithful" else "faithful"
-    denoising = (
-        {"no denoising": {"mask_fraction": 0.0}} if vae.mask_fraction else {"denoising": {"mask_fraction": DENOISING}}
-    )
-    return denoising | {
-        "no MMD": {"mmd_weight": 0.0},
-        NO_SUPERVISION: {"supervision_weight": 0.0},
-        f"variant {other}": {"variant": other},
-        LEARNED: {"affine_jitter": JITTER},
-    }
+    return [
+        Ablation(masked[0], rows, {"mask_fraction": masked[1]}),
+        Ablation("no MMD", rows, {"mmd_weight": 0.0}),
+        Ablation(NO_SUPERVISION, rows, {"supervision_weight": 0.0}),
+        Ablation(f"variant {other}", rows, {"variant": other}),
+        Ablation(LINEAR, rows, {"variant": "faithful"}, LinearOutput, against=outputs(run)["sigmoid"]),
+        Ablation(LEARNED, rows, {"affine_jitter": JITTER}, CohortJitter),
+        Ablation(GENE_NOISE, rows, {"affine_jitter": JITTER}),
+    ]
+
+
+def outputs(run: Profile) -> dict[str, str]:
+    """Models whose output is compared: the published code with and without its sigmoid, and the paper's description."""
+    published, described = (FULL if run.tissue_vae.variant == v else f"variant {v}" for v in ("faithful", "corrected"))
+    return {"sigmoid": published, "linear": LINEAR, "corrected": described}
 
 
 def kept_rows(
@@ -132,7 +124,7 @@ def other_split(run: Profile, obs: pd.DataFrame) -> str | None:
     """obs column of the split that the compendium was not curated by; None where it has no such parts."""
     column = "split_study" if run.tissue.split == "sample" else "split_sample"
     both = len(both_held_out(obs, column)) if column in obs else 0
-    return column if both >= FEWEST and {"train", "validation", "test"} <= set(obs[column]) else None
+    return column if both >= FEWEST and {"train", "test"} <= set(obs[column]) else None
 
 
 def split_name(column: str) -> str:
@@ -146,7 +138,7 @@ def on_both(column: str) -> str:
 
 def both_held_out(obs: pd.DataFrame, column: str) -> np.ndarray:
     """Positions of the samples in the test parts of both splits."""
-    return np.intersect1d(scaling.held_out(obs, "test"), np.flatnonzero(obs[column] == "test"))
+    return np.intersect1d(held_out(obs, "test"), np.flatnonzero(obs[column] == "test"))
 
 
 def some_of_each(rows: np.ndarray, tissue: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -156,101 +148,80 @@ def some_of_each(rows: np.ndarray, tissue: np.ndarray, share: float, seed: int) 
     return np.sort(rows[np.concatenate([places.iloc[: ceil(share * len(places))] for _, places in by_tissue])])
 
 
-def source_jitter(data: ad.AnnData) -> float:
-    """How far sources lie apart within a tissue, in a gene's standard deviations: median over genes; data: z-scores."""
+def source_effects(data: ad.AnnData) -> tuple[np.ndarray, np.ndarray]:
+    """(shifts, log scales) of studies and sources within a tissue, effects × genes each; data: z-scores.
+
+    Of every tissue with two studies or more (GTEx and TCGA count as one each) of `FEWEST` samples: a study's mean less
+    the tissue's, and the logarithm of its standard deviation over the tissue's own. None, of such a tissue: empty.
+    """
     X, obs = np.asarray(data.X), data.obs
-    groups = {
-        k: rows for k, rows in obs.groupby([obs["tissue"].astype(str), obs["source"].astype(str)]).indices.items()
-    }
-    means = {k: X[rows].mean(axis=0) for k, rows in groups.items() if len(rows) >= FEWEST}
-    tissues = [
-        [m for (name, _), m in means.items() if name == tissue] for tissue in sorted({name for name, _ in means})
-    ]
-    apart = [np.stack(each) - np.mean(each, axis=0) for each in tissues if len(each) > 1]
-    return float(np.median(np.concatenate(apart).std(axis=0))) if apart else JITTER
+    study = obs["source"].astype(str) + " " + obs["study"].astype(str) if "study" in obs else obs["source"].astype(str)
+    shifts, log_scales = [np.empty((0, data.n_vars))], [np.empty((0, data.n_vars))]
+    for tissue, rows in obs.groupby(obs["tissue"].astype(str)).indices.items():
+        groups = [rows[at] for at in study.iloc[rows].groupby(study.iloc[rows].to_numpy()).indices.values()]
+        groups = [group for group in groups if len(group) >= FEWEST]
+        if tissue != "None" and len(groups) > 1:
+            means, spreads = (np.stack([f(X[group], axis=0) for group in groups]) for f in (np.mean, np.std))
+            shifts.append(means - means.mean(axis=0))
+            log_scales.append(np.log(np.maximum(spreads, FLAT) / np.maximum(spreads.mean(axis=0), FLAT)))
+    return np.concatenate(shifts), np.concatenate(log_scales)
 
 
 # --- training and scoring ------------------------------------------------------------------------------------
 
 
-def run_ablations(run: Profile) -> tuple[dict[str, Scored], pd.Series]:
-    """(every model's scores by name, groups of the unseen cohort) of one seed."""
-    samples = scaling.pool(run)
+class Made(NamedTuple):
+    """A trained ablation, its scores, and, of the models in `outputs`, correlations per sample (`by_output`)."""
+
+    ablation: Ablation
+    scored: Scored
+    per_sample: dict[tuple[float, str], np.ndarray]
+
+
+def run_ablations(run: Profile) -> tuple[dict[str, Made], pd.Series]:
+    """(every model by name, groups of the unseen cohort) of one seed."""
+    samples = pool(run)
     cohort = curation.load(run.processed / "cohort.h5ad")[:, samples.var_names].to_memory()
+    lost = LOST if "none" in transfer.harmonisations(cohort) else LOST[:1]  # a deposit's values have no zero of reads
     made = {}
     for ablation in ablations(run, samples.obs):
         own = curation.gene_statistics(samples.X, np.isin(np.arange(samples.n_obs), ablation.rows))
         vae = train(run, samples, ablation, own)
-        tests = {ablation.name: scaling.held_out(samples.obs, "test")}
+        if vae is None:
+            continue
+        tests = {ablation.name: held_out(samples.obs, "test")}
         if ablation.split != "split":
             tests = {ablation.name: both_held_out(samples.obs, ablation.split)}
         elif ablation.name == FULL and (other := other_split(run, samples.obs)):
             tests[on_both(other)] = both_held_out(samples.obs, other)
+        hits = cohort_hits(run, vae, z_scores(samples, held_out(samples.obs, "test"), own), cohort, own)
+        known = z_scores(samples, labelled_rows(ablation, samples.obs), own)
         for name, rows in tests.items():
-            made[name] = score(run, ablation, vae, samples, own, rows, cohort)
+            test = z_scores(samples, rows, own)
+            per_sample = by_output(vae, test, run.seed, lost) if name in outputs(run).values() else {}
+            made[name] = Made(ablation, score(run, vae, test, known, hits), per_sample)
     return made, cohort.obs["group"].astype(str)
 
 
-def train(run: Profile, samples: ad.AnnData, ablation: Ablation, own: pd.DataFrame) -> TissueVAE:
-    """One model, with the profile's settings but for what it changes; own: mean and sd of its training samples."""
-    data = scaling.z_scores(samples, ablation.rows, own)
-    data.obs_names_make_unique()
-    data.obs["tissue"] = data.obs["tissue"].astype(object).mask(np.isin(ablation.rows, ablation.unlabelled), None)
-    changes = dict(ablation.settings)
-    if "affine_jitter" in changes:
-        changes["affine_jitter"] = round(source_jitter(data), 3)
-    settings = run.tissue_vae.model_dump(exclude={"selection", "checkpoint_every"})
-    settings |= {"max_epochs": run.tissue_controls.epochs, "seed": run.seed} | changes
-    held = samples.obs.assign(split=samples.obs[ablation.split])
-    name = re.sub("[^0-9A-Za-z]+", "-", ablation.name)
-    folder = notebooks.checkpoint_dir(run, "lib.models.tissue_vae") / f"ablation-{name}"
-    return TissueVAE(**settings).fit(
-        data,
-        validation=scaling.z_scores(samples, scaling.held_out(held, run.tissue_vae.selection), own),
-        checkpoint_dir=folder,
-        checkpoint_every=run.tissue_vae.checkpoint_every,
-    )
+def labelled_rows(ablation: Ablation, obs: pd.DataFrame) -> np.ndarray:
+    """Positions of the training samples that have a label, each once: neighbours to vote must not be copies."""
+    rows = np.setdiff1d(ablation.rows, ablation.unlabelled)
+    return rows[obs["tissue"].iloc[rows].notna().to_numpy()]
 
 
-def score(run, ablation: Ablation, vae: TissueVAE, samples: ad.AnnData, own: pd.DataFrame, rows, cohort) -> Scored:
-    """One model on the test samples at `rows` and on the cohort; own: mean and sd of its training samples."""
-    test, seen = scaling.z_scores(samples, rows, own), scaling.z_scores(samples, ablation.rows, own)
-    codes, near_k = vae.embed(test), run.evaluation.baseline_neighbours
-    labelled = ~np.isin(ablation.rows, ablation.unlabelled)
-    known = seen.obs["tissue"].to_numpy(dtype=str)[labelled]
-    rebuilt, varies = vae.reconstruct(test), test.X.std(axis=0) > 0
-    gene_rho = np.full(test.n_vars, np.nan)
-    gene_rho[varies] = spearman_per_gene(test.X[:, varies], rebuilt[:, varies])
-    mask = random_mask(*test.shape, scaling.HIDDEN, run.seed)
-    source = test.obs["source"].astype(str).to_numpy()
-    k = min(run.evaluation.mixing_neighbours, test.n_obs - 1)
-    return Scored(
-        ablation,
-        test.obs["tissue"].to_numpy(dtype=str),
-        np.array([]) if ablation.name == NO_SUPERVISION else vae.predict(test).astype(str),
-        knn_predict(vae.embed(seen)[labelled], known, codes, near_k),
-        gene_rho,
-        spearman_per_sample(test.X, rebuilt),
-        masked_sums(test.X, vae.impute(test, mask), mask),
-        knn_source_mixing(codes, source, k) if len(set(source)) > 1 else np.array([]),
-        cohort_hits(run, vae, samples, own, cohort),
-        len(vae.history_),
-    )
+def train(run: Profile, samples: ad.AnnData, ablation: Ablation, own: pd.DataFrame) -> TissueVAE | None:
+    """One model, with the profile's settings but for what it changes; own: mean and sd of its training samples.
 
-
-def cohort_hits(run: Profile, vae: TissueVAE, samples: ad.AnnData, own: pd.DataFrame, cohort: ad.AnnData):
-    """Unseen cohort called as expected (1, 0, NaN), by harmonisation: "cohort" as published, "none" sample by sample.
-
-    The voting reference is the test part of the compendium's own split, for every model.
+    None for `LEARNED` where no tissue has two studies or sources to learn shifts from.
     """
-    reference = scaling.z_scores(samples, scaling.held_out(samples.obs, "test"), own)
-    codes = ad.AnnData(vae.embed(reference), obs=reference.obs)
-    known, expected = set(codes.obs["tissue"].astype(str)), next(iter(compendia.rubrics(run).values()))
-    foreign, hits = cohort.copy(), {}
-    ways = [how for how in transfer.harmonisations(cohort) if how != "reference"]
-    if "none" in ways:
-        foreign.var["mean"], foreign.var["sd"] = own["mean"].to_numpy(), own["sd"].to_numpy()
-    for how in ways:
-        called = transfer.knn_calls(codes, vae.embed(transfer.harmonise(foreign, how)))["called"].to_numpy()
-        hits[how] = transfer.as_expected(cohort.obs["group"], called, expected, known)
-    return hits
+    data = z_scores(samples, ablation.rows, own)
+    data.obs["tissue"] = data.obs["tissue"].astype(object).mask(np.isin(ablation.rows, ablation.unlabelled), None)
+    vae = ablation.model(**tissue_baselines.control_settings(run, **ablation.settings))
+    if isinstance(vae, CohortJitter):
+        effects = source_effects(data)
+        if not len(effects[0]):
+            return None
+        vae.with_effects(*effects)
+    held = held_out(samples.obs.assign(split=samples.obs[ablation.split]), "validation")
+    held = z_scores(samples, held, own) if len(held) else None  # None: a tenth of the training samples
+    return tissue_baselines.fit_control(vae, run, data, held, f"ablation-{ablation.name}")

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import rankdata, spearmanr
 
 from lib.metrics import reconstruction
-from lib.metrics.reconstruction import masked_spearman, spearman_per_gene, spearman_per_sample
+from lib.metrics.reconstruction import masked_spearman, masked_sums, spearman_per_gene, spearman_per_sample
 
 
 def tied_pair(n=60, genes=45, dtype=np.float32):
@@ -81,7 +81,9 @@ def test_float32_ranks_are_scipys_with_ties_zeros_of_both_signs_and_extremes():
     np.testing.assert_array_equal(reconstruction._ranks_of_float32(rows), rankdata(rows, axis=1))
 
 
-def test_masked_values_are_pooled_into_one_correlation():
+@pytest.mark.parametrize("block", [500_000, 300])
+def test_masked_values_are_pooled_into_one_correlation(block, monkeypatch):
+    monkeypatch.setattr(reconstruction, "BLOCK_VALUES", block)
     original, imputed = tied_pair()
     mask = np.random.default_rng(1).random(original.shape) < 0.3
     mask[7] = False
@@ -99,3 +101,15 @@ def test_masked_values_without_variance_or_without_mask_are_said():
     for mask in (np.zeros(original.shape, bool), np.ones(original.shape), np.ones((3, 3), bool)):
         with pytest.raises(ValueError, match=r"^mask: found .*, expected"):
             masked_spearman(original, imputed, mask)
+
+
+def test_memory_of_masked_values_is_three_times_them_and_a_block():
+    original = np.random.default_rng(1).normal(size=(2000, 400)).astype(np.float32)
+    mask = np.random.default_rng(2).random(original.shape) < 0.3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reconstruction, "BLOCK_VALUES", 5_000)
+        tracemalloc.start()
+        masked_sums(original, original, mask)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 3 * 4 * mask.sum() + 5_000 * 8 * 20 + 2000 * 6 * 8 * 3

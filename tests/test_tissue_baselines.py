@@ -83,6 +83,29 @@ def test_the_mean_is_decoded_without_noise(run, tissue):
     assert len(vae.history_) <= run.tissue_controls.epochs
 
 
+def test_a_split_without_validation_part_is_stopped_by_a_tenth_of_training(run, tissue):
+    """Never by the test part: its values change nothing in the model."""
+    bare = tissue.copy()
+    bare.obs["split_study"] = bare.obs["split_study"].replace("validation", "train")
+    data = tissue_baselines.on_split(bare, "study")
+    assert tissue_baselines.train_and_held(data)[1] is None
+    vae = tissue_baselines.control_vae(run, data, "no-validation")
+    changed = data.copy()
+    changed.X[(data.obs["split"] == "test").to_numpy()] = 0
+    again = tissue_baselines.control_vae(run, changed, "no-validation-again")
+    np.testing.assert_array_equal(vae.embed(data), again.embed(data))
+    assert "validation_loss" in vae.history_
+
+
+def test_the_mlp_has_the_vaes_layers_and_resumes(run, tissue):
+    data = tissue_baselines.on_split(tissue, "study")
+    plain = tissue_baselines.without_decoder(run, data)
+    vae = tissue_baselines.control_vae(run, data, "standard-study", mask_fraction=0.0)
+    sizes = [{k: w.shape for k, w in m.module_.state_dict().items() if "decoder" not in k} for m in (plain, vae)]
+    assert sizes[0] == sizes[1] and not any("decoder" in k for k in plain.module_.state_dict())
+    assert (plain.predict(data) == tissue_baselines.without_decoder(run, data).predict(data)).all()
+
+
 def test_lost_genes_are_zeros_before_standardisation(tissue):
     lost = tissue_baselines.with_lost_genes(tissue_baselines.on_split(tissue, "study"), 0.5, 0)
     values = lost.X * lost.var["sd"].to_numpy() + lost.var["mean"].to_numpy()

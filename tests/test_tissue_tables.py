@@ -21,7 +21,29 @@ def test_paired_difference_has_the_sign_of_the_gain():
     row = table.set_index("method").loc["guess"]
     assert row["difference"] == pytest.approx(0.15)
     assert 0 < row["difference_low"] < 0.15 < row["difference_high"]
-    assert "better than guess" in tissue_tables.tissue_in_words(table)
+    said = tissue_tables.tissue_in_words(table)
+    assert "better than 1, worse than 0" in said and "guess 0.850 (+15.0, " in said
+
+
+def test_words_cover_the_spread_between_seeds_and_stay_short():
+    row = {
+        "n": 9,
+        "classes": 2,
+        "balanced_accuracy": 0.9,
+        "balanced_accuracy_low": 0.89,
+        "balanced_accuracy_high": 0.91,
+    }
+    rows = [
+        row | {"method": method, "seed": seed, "weighted_f1": 0.9, "difference": gain} | bounds
+        for seed, gain in enumerate((0.01, 0.05, 0.09))
+        for method, bounds in (
+            ("tissue VAE", {"difference_low": 0, "difference_high": 0}),
+            ("unsteady", {"difference_low": gain - 0.005, "difference_high": gain + 0.005}),
+        )
+    ]
+    said = tissue_tables.tissue_in_words(pd.DataFrame(rows))
+    assert "better than 0, worse than 0 and not distinguishable from 1" in said  # each seed's own interval excludes 0
+    assert "unsteady 0.900 (+5.0, -4.9 to +14.9)" in said and len(said) < 330
 
 
 def split_with(right, tissues=("liver", "skin"), studies=10):
@@ -96,13 +118,13 @@ def test_a_peak_below_zero_is_found_and_explained():
     good = rng.normal(0.8, 0.05, 400)
     two = np.concatenate([good[:300], rng.normal(-0.3, 0.05, 100)])
     sides = {"corrected": good, "faithful": two, "faithful, mean decoded": two}
-    table = tissue_tables.below_zero(pd.DataFrame(sides), BY, 0).set_index("model")
+    table = tissue_tables.below_zero(pd.DataFrame(sides)).set_index("model")
     assert table.loc["corrected", "peak_below_zero"] == "none"
     assert float(table.loc["faithful", "peak_below_zero"]) == pytest.approx(-0.3, abs=0.05)
     assert table.loc["faithful", "share_below_zero"] == pytest.approx(0.25)
     assert "sigmoid alone" in tissue_tables.below_zero_in_words(table.reset_index(), "as they are")
     sides["faithful, mean decoded"] = good
-    noisy = tissue_tables.below_zero(pd.DataFrame(sides), BY, 0)
+    noisy = tissue_tables.below_zero(pd.DataFrame(sides))
     assert "sampled code and not the sigmoid" in tissue_tables.below_zero_in_words(noisy, "sparse")
 
 

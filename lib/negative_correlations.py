@@ -1,0 +1,122 @@
+"""What puts correlations of a sample with its reconstruction below zero: the sigmoid, or the sampled code?
+
+The published distribution has a mode below zero that the text does not mention (paper B, Fig 3b). Two things are
+suspected, and varied one by one: a decoder that ends in a sigmoid, though half of all z-scores are negative, and a code
+that is sampled when it is decoded. Sparse samples, in which many genes have no reads, may matter, too.
+"""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.metrics.bootstrap import Estimate, interval, share
+from lib.metrics.reconstruction import spearman_per_sample
+from lib.metrics.repeats import FEWEST, SHARE, over_repeats
+from lib.models import training
+from lib.models.tissue_vae import TissueVAE
+from lib.tissue_baselines import with_lost_genes
+
+LOST = (0.0, 0.25, 0.5, 0.75)  # shares of each sample's genes that lose their reads
+LATENTS = ("sampled", "mean")
+MARGIN = 0.01  # a difference in the share of samples that would not matter
+BLOCK = 2048  # samples decoded at once
+
+
+def by_output(
+    vae: TissueVAE, test: ad.AnnData, seed: int, shares: tuple[float, ...] = LOST
+) -> dict[tuple[float, str], np.ndarray]:
+    """Spearman correlation per sample for every share of lost genes and way to decode.
+
+    test: z-scores, var mean and sd on the log2(TPM+1) scale (of other data only the share 0 means anything).
+    """
+    found = {}
+    for lost in shares:
+        data = with_lost_genes(test, lost, seed)
+        for latent in LATENTS:
+            found[lost, latent] = spearman_per_sample(data.X, decoded(vae, data, latent, seed))
+    return found
+
+
+@torch.no_grad()
+def decoded(vae: TissueVAE, data: ad.AnnData, latent: str, seed: int) -> np.ndarray:
+    """Profiles decoded from a "sampled" code or from its "mean", whatever the variant does: samples × genes."""
+    module, X = vae.module_.eval(), np.asarray(data.X, np.float32)
+    blocks = []
+    with training.seeded(seed):
+        for start in range(0, len(X), BLOCK):
+            mean, log_var = module.encode(torch.from_numpy(X[start : start + BLOCK]))
+            blocks.append(module.decode(module.sample(mean, log_var) if latent == "sampled" else mean).numpy())
+    return np.concatenate(blocks)
+
+
+def shares(models: dict[str, dict]) -> pd.DataFrame:
+    """Share of samples below zero, per share of lost genes, output and latent; models: output -> `by_output`."""
+    rows = []
+    for output, found in models.items():
+        for (lost, latent), rho in found.items():
+            rho = rho[~np.isnan(rho)]
+            row = {"lost": lost, "output": output, "latent": latent, "median_rho": float(np.median(rho))}
+            rows.append(row | share(rho < 0)._asdict())
+    return pd.DataFrame(rows).sort_values("lost", kind="stable")
+
+
+def contrasts(models: dict[str, dict], n_boot: int, seed: int) -> pd.DataFrame:
+    """Sigmoid less linear at each latent, sampled less mean at each output: shares below zero, paired by sample."""
+    rows = []
+    for lost in dict.fromkeys(lost for lost, _ in models["sigmoid"]):
+        pairs = {f"sigmoid − linear, code {z}": (("sigmoid", z), ("linear", z)) for z in LATENTS}
+        pairs |= {f"sampled − mean, {o} output": ((o, "sampled"), (o, "mean")) for o in ("sigmoid", "linear")}
+        for contrast, sides in pairs.items():
+            with_it, without = (models[output][lost, latent] for output, latent in sides)
+            rows.append({"lost": lost, "contrast": contrast} | _paired(with_it, without, n_boot, seed)._asdict())
+    return pd.DataFrame(rows)
+
+
+def _paired(with_it: np.ndarray, without: np.ndarray, n_boot: int, seed: int) -> Estimate:
+    """Difference of the shares below zero; without a single sample that differs, Wilson's bound either way."""
+    defined = ~(np.isnan(with_it) | np.isnan(without))
+    change = (with_it[defined] < 0).astype(float) - (without[defined] < 0)
+    found = interval(change, np.mean, n_boot, seed)
+    if change.any():
+        return found
+    bound = share(change != 0).high
+    return found._replace(low=-bound, high=bound)
+
+
+def over_seeds(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Means over seeds; from three seeds on the interval is over the seeds, with fewer over the samples."""
+    rows = []
+    for key, each in table.groupby(by, sort=False):
+        value, low, high, n = each[["value", "low", "high", "n"]].mean()
+        if each["seed"].nunique() >= FEWEST:
+            bounds = SHARE if "latent" in by else None  # differences may be negative
+            value, low, high = over_repeats(each["value"], bounds, n)[:3]
+        row = dict(zip(by, key, strict=True)) | {"value": value, "low": low, "high": high, "n": round(n)}
+        row |= {"median_rho": each["median_rho"].mean()} if "median_rho" in each else {"verdict": verdict(low, high)}
+        rows.append(row | {"seeds": each["seed"].nunique()})
+    return pd.DataFrame(rows)
+
+
+def verdict(low: float, high: float) -> str:
+    """Whether it puts more samples below zero; "no": by less than `MARGIN`, if at all."""
+    return "yes" if low > 0 else "no" if high < MARGIN else "not distinguishable"
+
+
+def in_words(contrasts: pd.DataFrame) -> str:
+    """For the sigmoid and for sampling: whether they put samples below zero, at every share of lost genes."""
+    seeds = contrasts["seeds"].max()
+    said = [
+        f"Means of {seeds} trainings each, intervals over them; points of the share of samples below zero.\n"
+        if seeds >= FEWEST
+        else "One training each: what follows is of these trainings, by intervals over samples. Another may differ.\n"
+    ]
+    for contrast, rows in contrasts.groupby("contrast", sort=False):
+        parts = [
+            f"{100 * r.lost:.0f} %: {r.verdict} ({100 * r.value:+.1f}, {100 * r.low:+.1f} to {100 * r.high:+.1f})"
+            for r in rows.itertuples()
+        ]
+        said.append(f"* {contrast}, by share of genes lost: {'; '.join(parts)}.")
+    return "\n".join(said)
