@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lib import curation, labels, readers, sources
-from lib.config import FileRole, Profile
+from lib.config import FileRole, Panel, Profile
 from lib.files import replacing
 
 ALIGNMENT = {  # argument of curation.curate_alignment: archive in data/sources.yaml
@@ -155,6 +155,21 @@ def _role(run: Profile, role: FileRole) -> dict:
     """A user's file as the arguments that curation takes."""
     at = {key: run.raw / name for key in ("file", "samples", "gene_ids") if (name := getattr(role, key))}
     return at | {"unit": role.unit, "columns": role.columns.model_dump(), "exclude": role.exclude}
+
+
+def open_panel(run: Profile, panel: Panel) -> ad.AnnData:
+    """A panel of a user's profile: log2(x+1), samples × gene symbols; obs group and the other columns that it names.
+
+    FileNotFoundError where its gene table is not there.
+    """
+    if panel.gene_ids and not (run.raw / panel.gene_ids).is_file():
+        raise FileNotFoundError(f"{panel.gene_ids}: found no such gene table, expected one for the ids of {panel.file}")
+    at = _role(run, panel)
+    options = {"unit": at["unit"], "gene_ids": at.get("gene_ids"), "obs": at.get("samples")}
+    with readers.open_expression(at["file"], **options) as opened:
+        obs = curation.file_obs(opened, at["columns"], at["exclude"], ("group", "donor", "study"))
+        data = opened.read(obs.index)
+    return ad.AnnData(data.X, obs, data.var)
 
 
 def application_files(run: Profile) -> dict[str, Path]:

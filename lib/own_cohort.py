@@ -9,12 +9,27 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from lib.abstention import LEVEL, too_far
-from lib.metrics.bootstrap import Estimate, interval
+from lib import compendia
+from lib.abstention import LEVEL, limit
+from lib.config import Profile
+from lib.metrics.bootstrap import Estimate, share
 from lib.models.tissue_vae import TissueVAE
-from lib.transfer import NEIGHBOURS, as_expected, estimate, harmonise, knn_calls, nearest, reference_quantiles, vote
+from lib.tissue_baselines import with_tissue
+from lib.transfer import (
+    HARMONISE,
+    NEIGHBOURS,
+    as_expected,
+    estimate,
+    harmonisations,
+    harmonise,
+    knn_calls,
+    nearest,
+    reference_quantiles,
+    vote,
+)
 
 PANELS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)  # shares of the genes
+FEWEST = 5  # samples of a group that has a row of its own
 
 
 class Scored(NamedTuple):
@@ -60,14 +75,13 @@ def score_cohort(
     how: str = "none",
     k: int = NEIGHBOURS,
     level: float = LEVEL,
-    n_boot: int = 1000,
-    seed: int = 0,
 ) -> Scored:
     """Tissues of an own cohort by the genes that it shares with the model, however few.
 
-    reference: labelled samples that the model was not trained on, z-scores (lib.curation.standardise), obs tissue;
-    cohort: log2(TPM+1), samples × gene symbols. Genes that the cohort lacks are hidden from the reference too, so
-    that both are embedded alike. Raises ValueError as `on_model_genes` and `harmonise`.
+    reference: labelled samples that the model was not trained on, z-scores (lib.curation.standardise), obs tissue and,
+    for what is too far, study (lib.abstention.limit); cohort: log2(TPM+1), samples × gene symbols. Genes that the
+    cohort lacks are hidden from the reference too, so that both are embedded alike. Raises ValueError as
+    `on_model_genes` and `harmonise`.
     """
     own = on_model_genes(model, cohort)
     missing = own.var["missing"].to_numpy()
@@ -77,28 +91,82 @@ def score_cohort(
         mean, sd = (own.var[c].to_numpy(np.float32) for c in ("mean", "sd"))
         quantiles = reference_quantiles(ad.AnnData(given.X * sd + mean), ~missing)
     given.X[:, missing] = 0
-    codes = ad.AnnData(model.embed(given), obs=reference.obs[["tissue"]])
+    codes = ad.AnnData(model.embed(given), obs=reference.obs)
     calls = knn_calls(codes, model.embed(harmonise(own, how, quantiles)), k).set_index(cohort.obs_names)
-    distances, found = nearest(codes.X, codes.X, k + 1)
+    _, found = nearest(codes.X, codes.X, k + 1)
     tissue = codes.obs["tissue"].to_numpy(dtype=str)
     right = vote(tissue[found[:, 1:]])[0] == tissue
-    calls["too_far"] = calls["distance"] > too_far(distances[:, -1], level)
-    return Scored(calls, int((~missing).sum()), len(missing), interval(right.astype(float), np.mean, n_boot, seed))
+    calls["too_far"] = calls["distance"] > limit(codes, k, level)
+    return Scored(calls, int((~missing).sum()), len(missing), share(right))
 
 
-def few_genes(
-    model: TissueVAE, reference: ad.AnnData, cohort: ad.AnnData, expected: dict, n_boot: int, seed: int
-) -> pd.DataFrame:
+def few_genes(model: TissueVAE, reference: ad.AnnData, cohort: ad.AnnData, expected: dict, seed: int) -> pd.DataFrame:
     """`score_cohort` on random `PANELS` of the cohort's genes: what a panel of that size is worth."""
     genes = np.random.default_rng(seed).permutation(cohort.var_names[~cohort.var["missing"].to_numpy(bool)])
-    known = set(reference.obs["tissue"].astype(str))
+    reference = with_tissue(reference)
+    ways = [how for how in ("cohort", "none") if how in harmonisations(cohort)]
     rows = []
-    for share, how in product(PANELS, ("cohort", "none")):
-        panel = cohort[:, genes[: max(1, int(share * len(genes)))]].to_memory()
-        scored = score_cohort(model, reference, panel, how, n_boot=n_boot, seed=seed)
-        hits = as_expected(cohort.obs["group"], scored.calls["called"].to_numpy(), expected, known)
-        accuracy = {f"reference_{k}": v for k, v in scored.reference_accuracy._asdict().items()}
-        row = {"harmonise": how, "genes": scored.genes_found, "of": scored.genes_expected}
-        row |= estimate(hits, n_boot, seed)._asdict() | {"too_far": scored.calls["too_far"].mean()}
-        rows.append(row | accuracy)
+    for part, how in product(PANELS, ways):
+        panel = cohort[:, genes[: max(1, int(part * len(genes)))]].to_memory()
+        rows.append(_summary(score_cohort(model, reference, panel, how), panel, reference, expected, how))
     return pd.DataFrame(rows)
+
+
+def panels(run: Profile, model: TissueVAE, reference: ad.AnnData) -> pd.DataFrame:
+    """The profile's panels, real cohorts with few genes, each by every harmonisation: one row, and one per group.
+
+    Columns as `few_genes`, with panel, group, expected and `reason` (why a share is not estimable). A panel without a
+    gene of the model has one row and the reason. Empty where the profile has no panels.
+    """
+    rows, reference = [], with_tissue(reference)
+    for name, panel in run.data.panels.items() if run.data.kind == "files" else ():
+        try:
+            cohort = compendia.open_panel(run, panel)
+            scored = {how: score_cohort(model, reference, cohort, how) for how in HARMONISE}
+        except (ValueError, FileNotFoundError) as error:
+            rows.append({"panel": name, "group": "all", "reason": str(error).replace(f"{run.raw}/", "")})
+            continue
+        counts = cohort.obs["group"].value_counts()
+        groups = ["all", *(g for g in panel.expected if counts.get(g, 0) >= FEWEST)]
+        for (how, each), group in product(scored.items(), groups):
+            mine = np.full(cohort.n_obs, group == "all") | (cohort.obs["group"] == group).to_numpy()
+            part = each._replace(calls=each.calls[mine])
+            row = _summary(part, cohort[mine], reference, panel.expected, how)
+            rows.append({"panel": name, "group": group, "expected": ", ".join(panel.expected.get(group, ()))} | row)
+    return pd.DataFrame(rows)
+
+
+def _summary(scored: Scored, cohort: ad.AnnData, reference: ad.AnnData, expected: dict, how: str) -> dict:
+    """Agreement, share too far and the reference's own accuracy of a scored cohort, with n and intervals."""
+    known, groups = set(reference.obs["tissue"].astype(str)), cohort.obs["group"].astype(str)
+    hits = as_expected(groups, scored.calls["called"].to_numpy(), expected, known)
+    hits[~groups.isin(expected).to_numpy()] = np.nan
+    found, far = estimate(hits), share(scored.calls["too_far"])
+    row = {"harmonise": how, "genes": scored.genes_found, "of": scored.genes_expected, **found._asdict()}
+    row |= {"too_far": far.value, "too_far_low": far.low, "too_far_high": far.high, "samples": far.n}
+    row |= {f"reference_{k}": v for k, v in scored.reference_accuracy._asdict().items()}
+    return row | {"reason": "" if found.n else "no expected tissue is among the reference's"}
+
+
+def panels_in_words(table: pd.DataFrame) -> str:
+    """One sentence per panel: genes found, and by every harmonisation the share as expected and the share too far."""
+    said = []
+    for name, rows in table[table["group"] == "all"].groupby("panel", sort=False):
+        first = rows.iloc[0]
+        if pd.isna(first.get("genes")):
+            said.append(f"{name}: not estimable ({first['reason']}).")
+            continue
+        each = "; ".join(
+            f"`{row['harmonise']}` {_words(row)}, {row['too_far']:.0%} too far" for _, row in rows.iterrows()
+        )
+        said.append(
+            f"{name} ({first['genes']:.0f} of {first['of']:.0f} genes, {first['samples']:.0f} samples; by these genes "
+            f"{first['reference_value']:.0%} of the reference samples are named rightly): {each}."
+        )
+    return "\n\n".join(said)
+
+
+def _words(row: pd.Series) -> str:
+    if not row["n"]:
+        return "as expected: not estimable, since no expected tissue is in the reference"
+    return f"{row['value']:.0%} ({row['low']:.0%} to {row['high']:.0%}, n = {row['n']:.0f}) as expected"

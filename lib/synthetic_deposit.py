@@ -3,7 +3,8 @@
 deposit/processed_scaled_411k_tissue_B_h5/{train,test}/gex.h5   expression, gene_symbols, sample_ids; standardised
                                           {train,test}/clin.csv uberon_tissue, source; some labels "nan"
 deposit/embeddings_{train,test}.csv                             a code per sample
-deposit/{ref,tgt}_emb_bf93M.npy                                 test part and TARGET
+deposit/{train,test}_clin.csv                                   the same labels, in an order of their own
+deposit/{ref,tgt}_emb_bf93M.npy                                 test part, in the order of test_clin.csv, and TARGET
 
 The codes are principal components: stand-ins for the authors' VAE and for BulkFormer, in their files' form.
 """
@@ -38,8 +39,12 @@ def write_deposit(run: Profile) -> Path:
     is_test = (data.obs["split"] == "test").to_numpy()
     parts = {"train": data[~is_test], "test": data[is_test]}
     pca = PCA(min(COMPONENTS, *data.shape), svd_solver="randomized", random_state=run.seed).fit(parts["train"].X)
+    order = np.random.default_rng(run.seed)
     for name, part in parts.items():
-        _write_part(folder / compendia.DEPOSIT_FOLDER / name, part)
+        clin = _write_part(folder / compendia.DEPOSIT_FOLDER / name, part)
+        clin = clin.iloc[order.permutation(len(clin))]
+        clin.to_csv(folder / f"{name}_clin.csv", index_label="sample_id")
+        parts[name] = part[clin.index]
         codes = pd.DataFrame(pca.transform(part.X).astype(np.float32), index=part.obs_names)
         codes.to_csv(folder / f"embeddings_{name}.csv", index_label="sample_id", float_format="%.6g")
     for name, part in (("ref", parts["test"]), ("tgt", target)):
@@ -47,7 +52,8 @@ def write_deposit(run: Profile) -> Path:
     return folder
 
 
-def _write_part(folder: Path, part: ad.AnnData) -> None:
+def _write_part(folder: Path, part: ad.AnnData) -> pd.DataFrame:
+    """gex.h5 and clin.csv of a part; returns the latter."""
     folder.mkdir(parents=True, exist_ok=True)
     with h5py.File(folder / "gex.h5", "w") as file:
         file.create_dataset("expression", data=np.asarray(part.X, np.float32), chunks=(1, part.n_vars))
@@ -57,3 +63,4 @@ def _write_part(folder: Path, part: ad.AnnData) -> None:
     labels[UNLABELLED_EVERY - 1 :: UNLABELLED_EVERY] = "nan"
     clin = pd.DataFrame({"uberon_tissue": labels, "source": part.obs["source"].astype(str).to_numpy()}, part.obs_names)
     clin.to_csv(folder / "clin.csv", index_label="sample_id")
+    return clin

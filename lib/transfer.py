@@ -1,10 +1,13 @@
 """Tissue of origin of a cohort that training never saw, by its nearest reference samples in the latent space.
 
-Paper B, "TARGET cross-dataset validation", and what it leaves open: scoring a sample alone (`harmonise`), and which
-reference samples vote. When a sample is too far from all of them to be named: lib/abstention.py.
+Paper B, "TARGET cross-dataset validation", and what it leaves open: scoring a sample alone (`harmonise`), which
+reference samples vote, and how much hangs on the model's seed. When a sample is too far from all reference samples to
+be named: lib/abstention.py.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -13,15 +16,23 @@ from scipy.stats import rankdata
 from sklearn.model_selection import KFold
 from sklearn.neighbors import NearestNeighbors
 
-from lib import curation
+from lib import curation, tissue_baselines
 from lib.config import Profile
-from lib.metrics.bootstrap import Estimate, interval
+from lib.metrics.bootstrap import (
+    NO_ESTIMATE,
+    Estimate,
+    SeedsEstimate,
+    interval_over_seeds,
+    share,
+    share_over_seeds,
+)
 from lib.models.tissue_vae import TissueVAE
 
 HARMONISE = ("cohort", "none", "reference")
 REFERENCES = ("test", "train", "all")
-PUBLISHED = {"harmonise": "cohort", "reference": "test", "rubric": "code"}  # what the published code does
+PUBLISHED = {"harmonise": "cohort", "reference": "test"}  # what the published code does
 NEIGHBOURS = 5
+SEEDS = 3  # models that differ in their seed alone
 K_RANGE = (1, 3, 5, 10, 25)
 FOLDS = 5
 BLOCK = 1024  # samples sorted at once
@@ -80,15 +91,39 @@ def harmonisations(cohort: ad.AnnData) -> tuple[str, ...]:
     return HARMONISE[:1] if cohort.uns.get("compendium_unit") == "scaled" else HARMONISE
 
 
-def cohort_codes(run: Profile) -> dict[str, ad.AnnData]:
-    """Latent codes of a run's unseen cohort, samples × latent, for every harmonisation that it allows."""
-    cohort = curation.load(run.processed / "cohort.h5ad")
+class Trained(NamedTuple):
+    """Codes by one trained model: of the unseen cohort for every harmonisation, and of the tissue compendium.
+
+    cohort: AnnData samples × latent, obs group and `sample` (its name, the same for all models that saw the same
+    data); compendium: samples × latent, obs tissue and split.
+    """
+
+    cohort: dict[str, ad.AnnData]
+    compendium: ad.AnnData
+
+
+def trained(run: Profile) -> Trained:
+    """Codes by the model of 02_training_tissue."""
     model = TissueVAE.load(run.processed / "models" / "tissue_vae")
+    return Trained(_cohort_codes(run, model), curation.load(run.processed / "embedding.h5ad"))
+
+
+def retrained(run: Profile, seed: int) -> Trained:
+    """Codes by a model that is trained on the run's data with another seed, for `tissue_controls.epochs` at most."""
+    data = curation.standardise(tissue_baselines.with_tissue(curation.load(run.processed / "tissue.h5ad")))
+    model = tissue_baselines.control_vae(run, data, f"transfer-{seed}", seed=seed)
+    return Trained(_cohort_codes(run, model), ad.AnnData(model.embed(data), obs=data.obs))
+
+
+def _cohort_codes(run: Profile, model: TissueVAE) -> dict[str, ad.AnnData]:
+    cohort = curation.load(run.processed / "cohort.h5ad")
     ways, quantiles = harmonisations(cohort), None
     if "reference" in ways:
         tissue = curation.load(run.processed / "tissue.h5ad", "train")
         quantiles = reference_quantiles(tissue, ~cohort.var["missing"].to_numpy(bool))
-    return {how: ad.AnnData(model.embed(harmonise(cohort, how, quantiles)), obs=cohort.obs) for how in ways}
+    drawn = f"{run.seed}/" if run.data.kind == "demo" else ""  # another seed's demo has other samples of these names
+    obs = cohort.obs.assign(sample=[f"{drawn}{name}" for name in cohort.obs_names])
+    return {how: ad.AnnData(model.embed(harmonise(cohort, how, quantiles)), obs=obs) for how in ways}
 
 
 # --- calling -------------------------------------------------------------------------------------------------
@@ -139,54 +174,95 @@ def as_expected(groups: pd.Series, called: np.ndarray, expected: dict[str, list[
     return np.where(np.isin(groups, list(absent)), np.nan, hit)
 
 
-def estimate(hits: np.ndarray, n_boot: int, seed: int) -> Estimate:
-    """Mean of the hits that can be asked, with its interval over samples; NaN and n = 0 when there is none."""
-    hits = hits[~np.isnan(hits)]
-    return interval(hits, np.mean, n_boot, seed) if len(hits) else Estimate(np.nan, np.nan, np.nan, 0)
+def estimate(hits: np.ndarray) -> Estimate:
+    """Share of the hits that can be asked, with Wilson's interval; NaN and n = 0 when there is none."""
+    return share(hits[~np.isnan(hits)])
 
 
 # --- tables --------------------------------------------------------------------------------------------------
 
 
-def combinations(codes: dict[str, ad.AnnData], embedding: ad.AnnData, rubrics: dict, n_boot: int, seed: int):
-    """Agreement with the expected tissues for every harmonisation × reference × rubric: DataFrame.
+def calls_by(models: dict[int, Trained], how: str, reference: str, k: int = NEIGHBOURS) -> pd.DataFrame:
+    """Calls of every cohort sample by every model: seed, sample, group, called. models: by seed."""
+    tables = []
+    for seed, model in models.items():
+        cohort = model.cohort[how]
+        calls = knn_calls(reference_part(model.compendium, reference), cohort.X, k)
+        obs = cohort.obs[["sample", "group"]].astype(str).reset_index(drop=True)
+        tables.append(obs.assign(called=calls["called"], seed=seed))
+    return pd.concat(tables, ignore_index=True)
 
-    codes: as `cohort_codes`; rubrics: name -> group -> tissues. value counts groups without expected tissues as
-    misses (as published); value_with_expected leaves them out.
+
+def agreement(calls: pd.DataFrame, expected: dict, known: set[str], n_boot: int, seed: int) -> SeedsEstimate:
+    """Share of `calls` (as `calls_by`) that are expected; the interval covers the models' seeds and the samples."""
+    hits = as_expected(calls["group"], calls["called"].to_numpy(), expected, known)
+    asked = ~np.isnan(hits)
+    if not asked.any():
+        return NO_ESTIMATE
+    rows = calls[asked]
+    return share_over_seeds(hits[asked] == 1, rows["seed"], rows["sample"], n_boot, seed)
+
+
+def known_tissues(models: dict[int, Trained], reference: str) -> set[str]:
+    """Tissues that the reference samples of any of the models have."""
+    return {t for m in models.values() for t in reference_part(m.compendium, reference).obs["tissue"].astype(str)}
+
+
+def combinations(models: dict[int, Trained], rubrics: dict, n_boot: int, seed: int) -> pd.DataFrame:
+    """Agreement with the expected tissues for every harmonisation × reference × rubric, over all models.
+
+    rubrics: name -> group -> tissues. value counts groups without expected tissues as misses (as published);
+    value_with_expected leaves them out.
     """
     rows = []
+    first = next(iter(models.values()))
     for reference in REFERENCES:
-        part = reference_part(embedding, reference)
-        known = set(part.obs["tissue"].astype(str))
-        for how, cohort in codes.items():
-            calls = knn_calls(part, cohort.X)["called"].to_numpy()
+        known = known_tissues(models, reference)
+        for how in first.cohort:
+            calls = calls_by(models, how, reference)
             for rubric, expected in rubrics.items():
-                hits = as_expected(cohort.obs["group"], calls, expected, known)
-                asked = cohort.obs["group"].astype(str).isin([g for g, t in expected.items() if t]).to_numpy()
-                all_groups, some = estimate(hits, n_boot, seed), estimate(hits[asked], n_boot, seed)
-                row = {"harmonise": how, "reference": reference, "rubric": rubric, "reference_n": part.n_obs}
-                rows.append(row | all_groups._asdict() | {f"{k}_with_expected": v for k, v in some._asdict().items()})
+                asked = calls["group"].isin([group for group, tissues in expected.items() if tissues])
+                whole, some = (agreement(c, expected, known, n_boot, seed) for c in (calls, calls[asked]))
+                row = {"harmonise": how, "reference": reference, "rubric": rubric}
+                row |= {"reference_n": reference_part(first.compendium, reference).n_obs} | whole._asdict()
+                rows.append(row | {f"{k}_with_expected": v for k, v in some._asdict().items() if k != "seeds"})
     return pd.DataFrame(rows)
 
 
-def by_group(groups: pd.Series, called: np.ndarray, rubrics: dict, known: set[str], n_boot: int, seed: int):
-    """Table S2, per rubric and group: n, expected tissues, hits, their share with its interval, commonest calls."""
+def by_seed(models: dict[int, Trained], rubric: dict, n_boot: int, seed: int) -> pd.DataFrame:
+    """Agreement by the published reference, of every model alone and of all together: model, harmonise, value, …"""
+    named = {str(s): {s: model} for s, model in models.items()} | {"all": models}
+    tables = [combinations(some, {"": rubric}, n_boot, seed).assign(model=name) for name, some in named.items()]
+    table = pd.concat(tables)
+    table = table[table["reference"] == PUBLISHED["reference"]]
+    return table[["model", "harmonise", "value", "low", "high", "n", "seeds"]].reset_index(drop=True)
+
+
+def by_group(models: dict[int, Trained], rubrics: dict, n_boot: int, seed: int) -> pd.DataFrame:
+    """Table S2 as published, per rubric and group: n, expected tissues, hits, their share, commonest calls.
+
+    n and hits: of one model (a mean where there are several); the interval covers all of them.
+    """
+    calls, known = calls_by(models, **_published_choice()), known_tissues(models, PUBLISHED["reference"])
     rows = []
     for rubric, expected in rubrics.items():
-        hits = as_expected(groups, called, expected, known)
-        for group in (*in_order(groups), "all"):
-            mine = np.ones(len(groups), bool) if group == "all" else (groups == group).to_numpy()
-            share = estimate(hits[mine], n_boot, seed)
-            common = pd.Series(called[mine]).value_counts().head(3)
+        for group in (*in_order(calls["group"]), "all"):
+            mine = calls if group == "all" else calls[calls["group"] == group]
+            found = agreement(mine, expected, known, n_boot, seed)
             tissues = [t if t in known else f"{t} (not in reference)" for t in expected.get(group, [])]
+            common = (mine["called"].value_counts() / len(models)).round().astype(int).head(3)
             rows.append({
-                "group": group, "rubric": rubric, "n": int(mine.sum()),
+                "group": group, "rubric": rubric, "n": round(len(mine) / len(models)),
                 "expected": ", ".join(tissues) or ("" if group == "all" else "none"),
-                "hits": np.nan if not share.n else int(np.nansum(hits[mine])),
-                "value": share.value, "low": share.low, "high": share.high,
+                "hits": round(found.value * found.n) if found.n else np.nan,
+                "value": found.value, "low": found.low, "high": found.high, "seeds": len(models),
                 "commonest_calls": "; ".join(f"{tissue} {n}" for tissue, n in common.items()),
             })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _published_choice() -> dict[str, str]:
+    return {"how": PUBLISHED["harmonise"], "reference": PUBLISHED["reference"]}
 
 
 ORDER = ("AML", "ALL", "AML-IF", "NBL", "Wilms", "rhabdoid", "CCSK")  # of the paper's figure 4
@@ -209,47 +285,85 @@ def fractions(groups: pd.Series, called: np.ndarray, expected: dict[str, list[st
     return table.sort_values(["group", "fraction"], key=lambda c: c.map(order) if c.name == "group" else -c)
 
 
-def sensitivity(cohort: ad.AnnData, embedding: ad.AnnData, expected: dict, n_boot: int, seed: int) -> pd.DataFrame:
-    """Agreement by reference and k, with all reference samples and, `FOLDS` times, without a fifth of them."""
+def sensitivity(models: dict[int, Trained], expected: dict, n_boot: int, seed: int) -> pd.DataFrame:
+    """Agreement by reference and k: with all reference samples, and `FOLDS` times without a fifth of them.
+
+    value: all reference samples; its interval covers seeds and samples. difference: to the published choice (test part,
+    k = 5), paired by sample. five_fold: mean over the folds; its interval covers folds, seeds and samples. fold_sd: of
+    the folds' shares, within a seed. calls_changed: share of calls that a fold changes.
+    """
+    hits = {r: _fold_hits(models, r, expected, seed) for r in REFERENCES}
+    published = hits[PUBLISHED["reference"]]
+    published = published[(published["k"] == NEIGHBOURS) & (published["fold"] == 0)]
+    published = published.set_index(["seed", "sample"])["hit"].rename("published")
     rows = []
-    for reference in REFERENCES:
-        part = reference_part(embedding, reference)
+    for reference, table in hits.items():
+        n_reference = reference_part(next(iter(models.values())).compendium, reference).n_obs
+        for k, each in table.groupby("k"):
+            asked = each.dropna(subset="hit")
+            whole, folds = asked[asked["fold"] == 0], asked[asked["fold"] > 0]
+            value = share_over_seeds(whole["hit"] == 1, whole["seed"], whole["sample"], n_boot, seed)
+            both = whole.join(published, on=["seed", "sample"]).dropna(subset="published")
+            change = both["hit"] - both["published"]
+            difference = interval_over_seeds(change, both["seed"], both["sample"], np.mean, n_boot, seed)
+            part = folds["seed"].astype(str) + "/" + folds["fold"].astype(str)
+            five = interval_over_seeds(folds["hit"], part, folds["sample"], np.mean, n_boot, seed)
+            shares = folds.groupby(["seed", "fold"])["hit"].mean()
+            rows.append({
+                "reference": reference, "k": k, "reference_n": n_reference, **value._asdict(),
+                "difference": difference.value, "difference_low": difference.low, "difference_high": difference.high,
+                "five_fold": five.value, "five_fold_low": five.low, "five_fold_high": five.high,
+                "fold_sd": shares.groupby(level=0).std().mean(), "calls_changed": each["changed"].mean(),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _fold_hits(models: dict[int, Trained], reference: str, expected: dict, seed: int) -> pd.DataFrame:
+    """seed, sample, k, fold (0: all reference samples), hit (NaN: can't be asked), changed (against fold 0)."""
+    tables = []
+    for s, model in models.items():
+        part, cohort = reference_part(model.compendium, reference), model.cohort[PUBLISHED["harmonise"]]
         tissue = part.obs["tissue"].to_numpy(dtype=str)
         folds = KFold(min(FOLDS, part.n_obs), shuffle=True, random_state=seed).split(tissue)
         subsets = [np.arange(part.n_obs), *(kept for kept, _ in folds)]
         found = [kept[nearest(part.X[kept], cohort.X, max(K_RANGE))[1]] for kept in subsets]
         for k in K_RANGE:
             calls = [vote(tissue[each[:, :k]])[0] for each in found]
-            hits = [as_expected(cohort.obs["group"], c, expected, set(tissue)) for c in calls]
-            whole = estimate(hits[0], n_boot, seed)
-            shares = np.array([estimate(h, 1, seed).value for h in hits[1:]])
-            changed = np.mean([c != calls[0] for c in calls[1:]])
-            rows.append({
-                "reference": reference, "k": k, "reference_n": part.n_obs, **whole._asdict(),
-                "fold_min": shares.min(), "fold_max": shares.max(), "fold_sd": shares.std(ddof=1),
-                "calls_changed": changed,
-            })  # fmt: skip
-    return pd.DataFrame(rows)
+            for fold, called in enumerate(calls):
+                hit = as_expected(cohort.obs["group"], called, expected, set(tissue))
+                changed = (called != calls[0]).astype(float) if fold else np.nan
+                row = {"seed": s, "sample": cohort.obs["sample"].to_numpy(), "k": k, "fold": fold}
+                tables.append(pd.DataFrame(row | {"hit": hit, "changed": changed}))
+    return pd.concat(tables, ignore_index=True)
 
 
-def in_words(combinations: pd.DataFrame, sensitivity: pd.DataFrame) -> str:
-    """The share as published, what the open choices do to it, and k, as one paragraph."""
+def in_words(combinations: pd.DataFrame, sensitivity: pd.DataFrame, seeds: pd.DataFrame | None = None) -> str:
+    """The share as published, what the open choices do to it, k, the reference and the model's seed, as one paragraph.
+
+    seeds: as `by_seed`, or None where no model was retrained.
+    """
     if combinations["n"].max() == 0:
         return "None of the expected tissues is among the reference's: how many calls are right is not estimable."
-    first = combinations["rubric"].iloc[0]
-    ours = combinations[combinations["rubric"] == first]
-    published = ours[(ours["harmonise"] == PUBLISHED["harmonise"]) & (ours["reference"] == PUBLISHED["reference"])]
-    seeds = f", means of {published['seed'].nunique()} seeds" if published["seed"].nunique() > 1 else ""
-    value, low, high = published[["value", "low", "high"]].mean()
-    by_way = ours.groupby(["harmonise", "reference"], sort=False)["value"].mean()
-    others = "; ".join(
-        f"{way} {share.min():.1%} to {share.max():.1%}" for way, share in by_way.groupby(level=0, sort=False)
-    )
-    by_k = sensitivity.groupby("k")["value"].mean()
-    return (
-        f"As published, {value:.1%} ({low:.1%} to {high:.1%}) of the cohort's {int(published['n'].iloc[0]):,} samples "
-        f"are called as expected{seeds}. Over the three references the share is, by harmonisation: {others}. "
-        f"With k from {by_k.index.min()} to {by_k.index.max()} neighbours it lies between {by_k.min():.1%} and "
-        f"{by_k.max():.1%}; leaving out a fifth of the reference moves it by "
-        f"{sensitivity['fold_sd'].mean():.1%} (standard deviation of five folds)."
-    )
+    ours = combinations[combinations["rubric"] == combinations["rubric"].iloc[0]]
+    row = ours[(ours["harmonise"] == PUBLISHED["harmonise"]) & (ours["reference"] == PUBLISHED["reference"])].iloc[0]
+    models = "one model" if row["seeds"] == 1 else f"{row['seeds']} seeds"
+    by_way = ours.groupby("harmonise", sort=False)["value"]
+    ways = "; ".join(f"{way} {share.min():.1%} to {share.max():.1%}" for way, share in by_way)
+    test = sensitivity[sensitivity["reference"] == PUBLISHED["reference"]]
+    five = test[test["k"] == NEIGHBOURS].iloc[0]
+    said = [
+        f"As published, {row['value']:.1%} ({row['low']:.1%} to {row['high']:.1%}) of the cohort's {row['n']:,} "
+        f"samples are called as expected ({models}); without a fifth of the reference, five times, "
+        f"{five['five_fold']:.1%} ({five['five_fold_low']:.1%} to {five['five_fold_high']:.1%}).",
+        f"By k from {test['k'].min()} to {test['k'].max()}: {test['value'].min():.1%} to {test['value'].max():.1%}.",
+        f"By harmonisation, over the three references: {ways}.",
+    ]
+    if seeds is not None:
+        rows = seeds[seeds["harmonise"] == PUBLISHED["harmonise"]]
+        alone, together = rows[rows["model"] != "all"], rows[rows["model"] == "all"].iloc[0]
+        said.append(
+            f"{len(alone)} models that differ in their seed alone, trained alike (not as long as the one above): "
+            f"{alone['value'].min():.1%} to {alone['value'].max():.1%}, together {together['value']:.1%} "
+            f"({together['low']:.1%} to {together['high']:.1%})."
+        )
+    return " ".join(said)

@@ -31,6 +31,26 @@ def test_tsne_keeps_groups_and_repeats_with_its_seed():
     assert np.array_equal(xy, embedding.kobak_berens_tsne(X, 30.0, 300, seed=1))
 
 
+class Recorded:
+    """openTSNE's class, keeping what it was told."""
+
+    def __init__(self, **told):
+        Recorded.told = told
+
+    def fit(self, X):
+        return X[:, :2]
+
+
+@pytest.mark.parametrize(("n", "rate"), [(4800, 400), (600, 200)])
+def test_tsne_is_told_the_papers_settings(monkeypatch, n, rate):
+    monkeypatch.setattr("openTSNE.TSNE", Recorded)
+    embedding.kobak_berens_tsne(np.zeros((n, 3)), 30.0, 750, seed=7)
+    told = Recorded.told
+    assert (told["perplexity"], told["metric"], told["initialization"]) == (30, "cosine", "pca")
+    assert told["learning_rate"] == rate and told["random_state"] == 7
+    assert told["early_exaggeration_iter"] + told["n_iter"] == 750
+
+
 def test_few_samples_lower_the_perplexity():
     X, _ = groups(n=5)
     assert np.isfinite(embedding.kobak_berens_tsne(X, 30.0, 300, seed=1)).all()

@@ -465,23 +465,50 @@ def test_genes_marked_as_missing_count_as_absent(published):
         np.testing.assert_array_equal(found, without)
 
 
-def test_calls_from_deposited_embeddings(tmp_path):
-    rng, labels = np.random.default_rng(0), np.repeat(["brain", "kidney"], 20)
+@pytest.fixture
+def deposited(tmp_path):
+    """(folder, labels by sample) of two tissues and six query samples: three brain, three kidney."""
+    rng = np.random.default_rng(0)
+    labels = pd.Series(np.repeat(["brain", "kidney"], 20), [f"s{i}" for i in range(40)])
     near, far = (rng.normal(size=(n, 515)).astype(np.float32) for n in (40, 6))
     near += np.where(labels == "brain", 1, -1)[:, None]
     far += np.repeat([1, -1], 3)[:, None]
     np.save(tmp_path / "ref_emb_bf93M.npy", near)
-    with pytest.raises(FileNotFoundError, match=r"tgt_emb_bf93M.npy: found no such file"):
-        foundation.deposited_calls(tmp_path, labels, 6)
     np.save(tmp_path / "tgt_emb_bf93M.npy", far)
-    found = foundation.deposited_calls(tmp_path, labels, 6)
+    return tmp_path, labels
+
+
+def test_calls_from_deposited_embeddings_and_the_orders_that_are_assumed(deposited):
+    folder, labels = deposited
+    found = foundation.deposited_calls(folder, labels, 6)
     assert set(found.widths.values()) == {515} and len(found.calls) == 2
     assert all(calls.tolist() == ["brain"] * 3 + ["kidney"] * 3 for calls in found.calls.values())
+    assert found.notes[0] == foundation.TARGET_ORDER and "no test_clin.csv" in found.notes[1]
+
+
+def test_the_deposits_own_table_gives_the_order_of_its_test_samples(deposited):
+    folder, labels = deposited
+    table = pd.DataFrame({"uberon_tissue": labels})
+    table.to_csv(folder / "test_clin.csv", index_label="sample_id")
+    shuffled = labels.sample(frac=1, random_state=0)  # as another file would have them
+    found = foundation.deposited_calls(folder, shuffled, 6)
+    assert all(calls.tolist() == ["brain"] * 3 + ["kidney"] * 3 for calls in found.calls.values())
+    assert found.notes == [foundation.TARGET_ORDER]
+    table.rename(index={"s3": "unheard of"}).to_csv(folder / "test_clin.csv", index_label="sample_id")
+    with pytest.raises(ValueError, match=r"test_clin.csv: found 40 samples \(s3 …\), expected the 40 of gex.h5"):
+        foundation.deposited_calls(folder, labels, 6)
+
+
+def test_deposited_embeddings_that_do_not_fit_are_refused(deposited):
+    folder, labels = deposited
     with pytest.raises(ValueError, match=r"tgt_emb_bf93M.npy: found float32 of shape \(6, 515\), expected 7"):
-        foundation.deposited_calls(tmp_path, labels, 7)
-    np.save(tmp_path / "tgt_emb_bf93M.npy", np.array([Evil()], dtype=object), allow_pickle=True)
+        foundation.deposited_calls(folder, labels, 7)
+    np.save(folder / "tgt_emb_bf93M.npy", np.array([Evil()], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="found no plain array"):
-        foundation.deposited_calls(tmp_path, labels, 1)
+        foundation.deposited_calls(folder, labels, 1)
+    (folder / "tgt_emb_bf93M.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"tgt_emb_bf93M.npy: found no such file"):
+        foundation.deposited_calls(folder, labels, 6)
 
 
 def test_the_catalogue_puts_every_file_where_it_is_looked_for():

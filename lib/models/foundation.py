@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from safetensors.numpy import load_file, save_file
 
@@ -31,6 +32,11 @@ METRICS = {  # paper B: cosine for scGPT; for BulkFormer Euclidean in the paper,
 BESIDE = {"scgpt": scgpt.FILES[:2], "bulkformer": (*bulkformer.FILES, bulkformer.POOLED)}  # decide results too
 BATCH = {"scgpt": 16, "bulkformer": 2}  # about 1 GB of activations at the published sizes
 LARGEST_LOG2 = 30  # log2(TPM+1) ends at 19.93; far above that, values are counts or TPM
+TEST_TABLE = "test_clin.csv"  # of the deposit
+TARGET_ORDER = (
+    "The deposit does not say in which order TARGET's embeddings are: they are taken in the order of TARGET's "
+    "expression file, so BulkFormer's shares by group hold only if that is right."
+)
 LATEST = {"model.pt", "model_config.json", "gene_vocab.csv"}  # files of bulkformer-latest
 
 
@@ -260,21 +266,38 @@ def zero_shot_calls(
     return result
 
 
-def deposited_calls(folder: str | Path, labels: np.ndarray, n_query: int, k: int = 5) -> ZeroShot:
+def deposited_calls(folder: str | Path, labels: pd.Series, n_query: int, k: int = 5) -> ZeroShot:
     """The same from the BulkFormer-93M embeddings that paper B's authors deposited, without a checkpoint.
 
-    folder: holds ref_emb_bf93M.npy (the test split) and tgt_emb_bf93M.npy (TARGET); labels: of the test split, in
-    the deposit's order (test_clin.csv), "" where missing, which leaves a sample out; n_query: samples of TARGET. The
-    deposit does not say in which order TARGET is: the calls are in the file's. Raises FileNotFoundError, and
-    ValueError for another number of rows.
+    folder: holds ref_emb_bf93M.npy (the test split, in the order of test_clin.csv) and tgt_emb_bf93M.npy (TARGET, in
+    an order that the deposit does not say: the calls are in the file's). labels: tissue by sample of the test split, in
+    the expression file's order, which stands in where there is no test_clin.csv; NaN leaves a sample out. n_query:
+    samples of TARGET. The notes say which orders were assumed. Raises FileNotFoundError, and ValueError for another
+    number of rows or other samples.
     """
-    labels = np.asarray(labels, dtype=str)
+    folder, notes = Path(folder), [TARGET_ORDER]
+    if (folder / TEST_TABLE).is_file():
+        labels = labels.reindex(_same_samples(folder / TEST_TABLE, labels.index))
+    else:
+        notes.append(
+            f"The deposit has no {TEST_TABLE} here: its test samples are taken in the expression file's order."
+        )
     wanted = {"ref_emb_bf93M.npy": len(labels), "tgt_emb_bf93M.npy": n_query}
-    near, far = (_deposited(Path(folder) / name, n) for name, n in wanted.items())
+    near, far = (_deposited(folder / name, n) for name, n in wanted.items())
     names = {f"BulkFormer-93M as deposited + kNN ({metric})": metric for metric in METRICS["bulkformer"]}
-    named = labels != ""
-    calls = {name: knn_predict(near[named], labels[named], far, k, metric) for name, metric in names.items()}
-    return ZeroShot(calls, dict.fromkeys(names, near.shape[1]))
+    named = labels.notna().to_numpy()
+    tissues = labels[named].to_numpy(dtype=str)
+    calls = {name: knn_predict(near[named], tissues, far, k, metric) for name, metric in names.items()}
+    return ZeroShot(calls, dict.fromkeys(names, near.shape[1]), notes)
+
+
+def _same_samples(table: Path, samples: pd.Index) -> pd.Index:
+    """Sample ids of a deposited table, in its order; ValueError unless they are `samples`."""
+    order = pd.Index(pd.read_csv(table, usecols=[0], dtype=str, keep_default_na=False).iloc[:, 0])
+    if order.has_duplicates or set(order) != set(samples):
+        odd = next(iter([*order[order.duplicated()], *order.symmetric_difference(samples)]))
+        raise ValueError(f"{table}: found {len(order):,} samples ({odd} …), expected the {len(samples):,} of gex.h5")
+    return order
 
 
 def _deposited(path: Path, n: int) -> np.ndarray:
