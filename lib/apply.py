@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lib import curation, drug_response
-from lib.abstention import LEVEL, too_far
+from lib.abstention import LEVEL, limit
 from lib.metrics.bootstrap import Estimate, interval
 from lib.models.rnalign import RNAlign
 from lib.models.tissue_vae import TissueVAE
@@ -34,7 +34,8 @@ class TissueCaller:
 
     reference: labelled samples that the model was not trained on, log2(TPM+1) with var mean and sd, obs tissue;
     genes: those that the file has; how: as lib.transfer.harmonise. `accuracy`: share of the references that the
-    network names rightly by these genes; `threshold`: distance above which a call is withheld (lib.abstention).
+    network names rightly by these genes (`right`, with which `confidence`); `threshold`: distance above which a call
+    is withheld (lib.abstention).
     """
 
     def __init__(
@@ -55,22 +56,32 @@ class TissueCaller:
         given.X[:, ~present] = 0
         self.references, self.tissues = reference.obs_names, reference.obs["tissue"].to_numpy(dtype=str)
         self.codes = model.embed(given)
-        self.threshold = too_far(nearest(self.codes, self.codes, k + 1)[0][:, -1], level)
-        self.accuracy: Estimate = interval((model.predict(given) == self.tissues).astype(float), np.mean, seed=seed)
+        self.threshold = limit(ad.AnnData(self.codes, obs=reference.obs), k, level)
+        held_out = model.predict_proba(given)
+        self.confidence = held_out.max(axis=1).to_numpy()
+        self.right = held_out.idxmax(axis=1).to_numpy() == self.tissues
+        self.accuracy: Estimate = interval(self.right.astype(float), np.mean, seed=seed)
 
     def __call__(self, chunk: ad.AnnData) -> pd.DataFrame:
         """Per sample: tissue, probability, too_far, distance (÷ threshold), the k nearest references and their vote."""
+        return self.calls(chunk.obs_names, *self.place(chunk))
+
+    def place(self, chunk: ad.AnnData) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+        """(probabilities, samples × tissues; distances ÷ threshold and positions of the nearest references, n × k)."""
         own = harmonise(on_model_genes(self.model, chunk), self.how, self.quantiles)
-        probabilities = self.model.predict_proba(own)
         distances, found = nearest(self.codes, self.model.embed(own), self.k)
+        return self.model.predict_proba(own), distances / self.threshold, found
+
+    def calls(self, samples: pd.Index, probabilities: pd.DataFrame, ratios, found: np.ndarray) -> pd.DataFrame:
+        """The table of `__call__`, from what `place` found."""
         neighbours, share = vote(self.tissues[found])
-        ratio = distances[:, -1] / self.threshold
+        ratio = ratios[:, -1]
         named = [f"{sample} ({tissue})" for sample, tissue in zip(self.references, self.tissues, strict=True)]
         return pd.DataFrame({
             "tissue": probabilities.idxmax(axis=1).to_numpy(), "probability": probabilities.max(axis=1).to_numpy(),
             "too_far": ratio > 1, "distance": ratio, "neighbours_tissue": neighbours, "neighbours_share": share,
             "nearest_references": ["; ".join(named[i] for i in row) for row in found],
-        }, index=chunk.obs_names)  # fmt: skip
+        }, index=samples)  # fmt: skip
 
 
 class Profiles:
@@ -132,11 +143,13 @@ def sample_labels(obs: pd.DataFrame, model: RNAlign, **given) -> pd.DataFrame:
             option = f"--samples FILE or --{column.replace('_', '-')}"
             raise ValueError(f"{where}: found {found}, expected ({option}) one of {', '.join(known)}")
     text = obs.get("purity", pd.Series(np.nan, obs.index)).astype(object).replace("", np.nan)
-    text = text.fillna(np.nan if given.get("purity") is None else given["purity"])
     purity = pd.to_numeric(text, errors="coerce")
-    bad = (text.notna() & purity.isna()) | (purity < 0) | (purity > 1)
+    unreadable = text.notna() & purity.isna()
+    purity = purity.fillna(np.nan if given.get("purity") is None else given["purity"])
+    bad = unreadable | (purity < 0) | (purity > 1)
     if bad.any():
-        raise ValueError(f"purity of sample {bad.idxmax()!r}: found {str(text[bad].iloc[0])[:40]!r}, expected 0 to 1")
+        found = str((text if unreadable[bad].iloc[0] else purity)[bad].iloc[0])[:40]
+        raise ValueError(f"purity of sample {bad.idxmax()!r}: found {found!r}, expected 0 to 1")
     return labels.assign(purity=purity.where(labels["sample_type"] != "cell line", 1.0))
 
 
@@ -159,6 +172,7 @@ class Aligner:
         self.k = min(k, lines.n_obs)
         lines = curation.standardise(lines)
         lines.X[:, self.missing] = 0
+        self.unaligned = lines
         self.lines = ad.AnnData(model.transform(lines), obs=lines.obs, var=lines.var[[]])
         self.line_draws = list(aligned_draws(model, lines, draws, seed))
         self.purity_estimator: PurityEstimator | None = None
@@ -170,20 +184,42 @@ class Aligner:
         correlation at the mean of the code), draws_low, draws_high (95 % of the draws of the code), in_draws (share of
         the draws in which the line is among the k nearest).
         """
-        X = np.zeros((chunk.n_obs, len(self.model.genes_)), np.float32)
-        X[:, ~self.missing] = chunk[:, np.array(self.model.genes_)[~self.missing]].X
-        X = np.where(self.missing | (self.sd == 0), 0, (X - self.mean) / np.where(self.sd > 0, self.sd, 1))
         labels = labels.assign(purity=labels["purity"].fillna(self._estimated(chunk, labels)))
-        own = ad.AnnData(X.astype(np.float32), obs=labels, var=self.lines.var)
+        own = ad.AnnData(self._scaled(chunk), obs=labels, var=self.lines.var)
         aligned = ad.AnnData(self.model.transform(own), obs=labels, var=self.lines.var)
-        near = nearest_lines(aligned, self.lines, self.k).rename(columns={"tumour": "sample"})
-        near.insert(4, "cancer_type", self.lines.obs["cancer_type"].astype(str).reindex(near["line"]).to_numpy())
+        near = self._nearest(aligned, self.lines)
         near = near.assign(**self._over_draws(own, self.lines.obs_names.get_indexer(near["line"])))
         return aligned, near
+
+    def before(self, chunk: ad.AnnData) -> pd.DataFrame:
+        """The nearest lines without alignment, by the genes of the file: columns as `__call__`'s up to similarity."""
+        own = ad.AnnData(self._scaled(chunk), pd.DataFrame(index=chunk.obs_names), self.lines.var)
+        return self._nearest(own[:, ~self.missing], self.unaligned[:, ~self.missing])
 
     def in_log2(self, Z: np.ndarray) -> np.ndarray:
         """Aligned z-scores as log2(TPM+1)."""
         return np.maximum(Z * self.sd + self.mean, 0)
+
+    def purity_note(self, labels: pd.DataFrame) -> str:
+        """How many of the samples' purities were estimated, and how well; empty if none. labels: as `sample_labels`."""
+        unknown = int(labels["purity"].isna().sum())
+        if not unknown or self.purity_estimator is None:
+            return ""
+        error = self.purity_estimator.cv_.loc["ridge on ranks"]
+        said = f"purity of {unknown:,} samples estimated (mean absolute error on the training data "
+        return said + f"{error['mae']:.2f}, {error['mae_low']:.2f} to {error['mae_high']:.2f})"
+
+    def _scaled(self, chunk: ad.AnnData) -> np.ndarray:
+        """z-scores by the training part, samples × the model's genes; 0 for those that the file lacks."""
+        X = np.zeros((chunk.n_obs, len(self.model.genes_)), np.float32)
+        X[:, ~self.missing] = chunk[:, np.array(self.model.genes_)[~self.missing]].X
+        X = np.where(self.missing | (self.sd == 0), 0, (X - self.mean) / np.where(self.sd > 0, self.sd, 1))
+        return X.astype(np.float32)
+
+    def _nearest(self, own: ad.AnnData, lines: ad.AnnData) -> pd.DataFrame:
+        near = nearest_lines(own, lines, self.k).rename(columns={"tumour": "sample"})
+        near.insert(4, "cancer_type", lines.obs["cancer_type"].astype(str).reindex(near["line"]).to_numpy())
+        return near
 
     def _estimated(self, chunk: ad.AnnData, labels: pd.DataFrame) -> pd.Series:
         if labels["purity"].notna().all():

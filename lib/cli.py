@@ -7,15 +7,14 @@ Results go to --out, or as CSV to the standard output; what was read and how, an
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 from lib import config
+from lib.cli_output import refuse_unusable_paths, say, write_aligned, write_matrix, write_table
 
 CHUNK = 256  # samples in hand at once
 BAR_FROM = 1000  # samples
@@ -72,24 +71,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("file", metavar="FILE", type=Path)
+    command.add_argument("file", metavar="FILE", type=Path, help="your samples: see below")
     model = command.add_mutually_exclusive_group()
     model.add_argument("--profile", default=DEMO, help="the models of this profile's run (default: demo)")
     model.add_argument("--model", metavar="DIR", type=Path, help="folder with models/ and compendia, as of a run")
-    command.add_argument("--unit", choices=UNITS, help="what the values are; without, told by the values, and said")
+    command.add_argument("--unit", choices=UNITS, help="what the values are (default: told by the values, and said)")
     command.add_argument(
         "--gene-ids", metavar="FILE", type=Path, help="HGNC's complete set (TSV): translates Ensembl ids"
     )
     command.add_argument("--gtf", metavar="FILE", type=Path, help="gene lengths: counts become TPM (else CPM)")
     command.add_argument(
-        "--min-overlap", metavar="SHARE", type=_share, default=0.5, help="least share of the model's genes"
+        "--min-overlap",
+        metavar="SHARE",
+        type=_share,
+        default=0.5,
+        help="least share of the model's genes (default: 0.5)",
     )
     command.add_argument(
         "--max-gb", metavar="GB", type=_above_zero, default=2.0, help="largest file, unpacked (default: 2)"
     )
-    command.add_argument(
-        "--out", metavar="FILE", type=_out, help=".csv or .h5ad, replaced if there; else CSV on screen"
-    )
+    command.add_argument("--out", metavar="FILE", type=_out, help="a new .csv or .h5ad (default: CSV on screen)")
+    command.add_argument("--replace", action="store_true", help="let --out replace files that are there")
 
 
 def _add_labels(command: argparse.ArgumentParser) -> None:
@@ -138,11 +140,6 @@ def _out(text: str) -> Path:
     return path
 
 
-def say(text: str) -> None:
-    """A line about how the result came about, on the standard error."""
-    print("".join(c if c.isprintable() else "?" for c in text), file=sys.stderr, flush=True)
-
-
 # --- models and samples --------------------------------------------------------------------------------------
 
 
@@ -157,12 +154,12 @@ class Trained:
         if not (self.folder / "models").is_dir():
             how = "" if folder else f"; ./run_all.sh --profile {profile} trains them"
             raise FileNotFoundError(f"{self.folder}: found no models/, expected the folder of a finished run{how}")
-        if (self.folder / "models" / "card.json").is_file():
-            self.note = model_card.note(model_card.read(self.folder / "models"))
+        if cards := sorted((self.folder / "models").glob("*.card.json")):
+            self.note = model_card.note(model_card.read(cards[0]))
         elif self.run:
             self.note = model_card.note(model_card.describe(self.run))
         else:
-            self.note = f"{model_card.NOT_FOR_DIAGNOSIS}; training data not stated (no models/card.json)"
+            self.note = f"{model_card.NOT_FOR_DIAGNOSIS}; training data not stated (no card in models/)"
 
     def gene_ids(self) -> Path | None:
         """The gene id table of the run's archives, where they are there."""
@@ -188,8 +185,6 @@ class Samples:
     def __init__(self, args: argparse.Namespace, trained: Trained, genes: list[str]):
         from lib import own_file
 
-        if args.out and args.out.resolve() == args.file.resolve():
-            raise ValueError(f"--out {args.out}: found the input file itself, expected another name")
         table = args.gene_ids or trained.gene_ids()
         self.opened = own_file.open_own(
             args.file, genes, args.unit, table, args.gtf, getattr(args, "samples", None), args.max_gb, args.min_overlap
@@ -199,8 +194,8 @@ class Samples:
         told = "as stated" if args.unit else "told by the file; --unit states it"
         say(f"{args.file}: {len(self.names):,} samples × {len(self.opened.genes):,} genes, {self.opened.unit} ({told})")
         say(f"  {self.opened.unit_note}")
-        share = len(self.genes) / len(genes)
-        say(f"  {len(self.genes):,} of the model's {len(genes):,} genes found ({share:.0%}; --min-overlap)")
+        share = f"{len(self.genes) / len(genes):.0%}, at least {args.min_overlap:.0%} wanted: --min-overlap"
+        say(f"  {len(self.genes):,} of the model's {len(genes):,} genes found ({share})")
         say(f"  {trained.note}")
 
     def __enter__(self):
@@ -250,11 +245,13 @@ def classify(args: argparse.Namespace) -> None:
             f"  by these genes the model names {worth.value:.1%} ({worth.low:.1%} to {worth.high:.1%}) of {worth.n:,} "
             f"samples that it was not trained on rightly"
         )
+        if caller.threshold == float("inf"):
+            say("  these are too few to tell what is too far from all of them: no sample is flagged")
         size = len(samples.names) if args.harmonise == "cohort" else CHUNK
         calls = pd.concat([caller(chunk) for chunk in samples.chunks(size)]).rename_axis("sample")
     far = int(calls["too_far"].sum())
     say(f"{len(calls):,} samples called; {far:,} of them too far from every reference to be named (too_far)")
-    _write_table(calls.assign(note=trained.note).reset_index(), args, trained, samples)
+    write_table(calls.assign(note=trained.note).reset_index(), args, trained, samples)
 
 
 def align(args: argparse.Namespace) -> None:
@@ -275,21 +272,15 @@ def align(args: argparse.Namespace) -> None:
         response = args.drug_response or trained.drug_response()
         drugs = response and apply.DrugTable(aligner, drug_response.read_drug_response(response))
         parts = [aligner(chunk, labels.loc[chunk.obs_names]) for chunk in samples.chunks()]
-    _say_purity(labels, aligner)
+    if note := aligner.purity_note(labels):
+        say(f"  {note}")
     aligned = ad.concat([part for part, _ in parts])
     tables = {"lines": pd.concat([near for _, near in parts])}
     tables |= {"drugs": drugs(aligned)} if drugs else {}
     say(f"  drug table: {response or 'none (--drug-response FILE)'}")
     aligned.X = aligner.in_log2(aligned.X)
     tables = {name: table.assign(note=trained.note) for name, table in tables.items()}
-    _write_aligned(aligned, tables, args, trained, samples)
-
-
-def _say_purity(labels, aligner) -> None:
-    if aligner.purity_estimator is not None:
-        error = aligner.purity_estimator.cv_.loc["ridge on ranks"]
-        said = f"  purity of {labels['purity'].isna().sum():,} samples estimated (mean absolute error on the training"
-        say(f"{said} data {error['mae']:.2f}, {error['mae_low']:.2f} to {error['mae_high']:.2f})")
+    write_aligned(aligned, tables, args, trained, samples)
 
 
 def embed(args: argparse.Namespace) -> None:
@@ -316,96 +307,7 @@ def _profiles(args: argparse.Namespace, of: Callable) -> None:
     with Samples(args, trained, model.genes_) as samples:
         profiles = apply.Profiles(model, samples.genes)
         table = pd.concat([of(profiles, chunk) for chunk in samples.chunks()]).rename_axis("sample")
-    _write_matrix(table, args, trained, samples)
-
-
-# --- results -------------------------------------------------------------------------------------------------
-
-
-def _record(args: argparse.Namespace, trained: Trained, samples: Samples) -> dict:
-    """How a result came about; beside every file written."""
-    return {
-        "note": trained.note, "command": args.command, "file": args.file.name, "model": trained.folder.name,
-        "samples": len(samples.names), "unit": samples.opened.unit, "unit_note": samples.opened.unit_note,
-        "genes_found": len(samples.genes),
-    }  # fmt: skip
-
-
-def _write(files: dict[Path, Callable[[Path], None]]) -> None:
-    """All of the files, or none."""
-    from lib.files import replacing
-
-    with ExitStack() as stack:
-        temporary = {path: stack.enter_context(replacing(path)) for path in files}
-        for path, write in files.items():
-            write(temporary[path])
-    say("written: " + ", ".join(map(str, files)))
-
-
-def _show(table) -> None:
-    """CSV on the standard output; on a terminal, what fits its width."""
-    if sys.stdout.isatty():
-        short = table.drop(columns=["note", "nearest_references"], errors="ignore")
-        print(short.to_string(index=False, float_format="{:.3g}".format, max_colwidth=24))
-    else:
-        table.to_csv(sys.stdout, index=False, float_format="%.6g")
-
-
-def _csv(table, index: bool) -> Callable[[Path], None]:
-    return lambda path: table.to_csv(path, index=index, float_format="%.6g")
-
-
-def _with_record(args, record: dict) -> dict[Path, Callable]:
-    return {args.out.with_suffix(".json"): lambda path: path.write_text(json.dumps(record, indent=1) + "\n")}
-
-
-def _h5ad(adata) -> Callable[[Path], None]:
-    return lambda path: adata.write_h5ad(path)
-
-
-def _write_table(table, args: argparse.Namespace, trained: Trained, samples: Samples) -> None:
-    """Labels of samples, a row each: as a table, or as obs of an h5ad without genes."""
-    import anndata as ad
-
-    record = _record(args, trained, samples)
-    if args.out is None:
-        _show(table)
-    elif args.out.suffix == ".h5ad":
-        _write({args.out: _h5ad(ad.AnnData(obs=table.set_index("sample"), uns=record))})
-    else:
-        _write({args.out: _csv(table, index=False)} | _with_record(args, record))
-
-
-def _write_matrix(table, args: argparse.Namespace, trained: Trained, samples: Samples) -> None:
-    """Samples × columns."""
-    import anndata as ad
-
-    record = _record(args, trained, samples)
-    if args.out is None:
-        table.to_csv(sys.stdout, float_format="%.6g")
-    elif args.out.suffix == ".h5ad":
-        unit = {} if args.command == "embed" else {"unit": "log2(TPM+1)"}
-        _write(
-            {args.out: _h5ad(ad.AnnData(table.astype("float32"), uns=record | {"input_unit": record["unit"]} | unit))}
-        )
-    else:
-        _write({args.out: _csv(table, index=True)} | _with_record(args, record))
-
-
-def _write_aligned(aligned, tables: dict, args: argparse.Namespace, trained: Trained, samples: Samples) -> None:
-    """Aligned expression with its tables beside it (x.csv, x.lines.csv, x.drugs.csv) or within (h5ad: uns)."""
-    record = _record(args, trained, samples)
-    if args.out is None:
-        _show(tables["lines"])
-        say("the aligned expression itself and the drug table: --out FILE")
-    elif args.out.suffix == ".h5ad":
-        aligned.uns = record | {"input_unit": record["unit"], "unit": "log2(TPM+1)"}
-        aligned.uns |= {name: table.reset_index(drop=True) for name, table in tables.items()}
-        _write({args.out: _h5ad(aligned)})
-    else:
-        beside = {args.out.with_suffix(f".{name}.csv"): _csv(table, index=False) for name, table in tables.items()}
-        expression = aligned.to_df().rename_axis("sample")
-        _write({args.out: _csv(expression, index=True)} | beside | _with_record(args, record))
+    write_matrix(table, args, trained, samples)
 
 
 def main(arguments: list[str]) -> int:
@@ -413,6 +315,7 @@ def main(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
     warnings.filterwarnings("ignore")
     try:
+        refuse_unusable_paths(args)
         globals()[args.command](args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has seen enough

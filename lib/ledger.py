@@ -33,6 +33,7 @@ RULES = {
     "comparison that these data do not decide, since intervals overlap or are not known",
     NOTHING: "a definition, a citation, a plan, a slip of the text, or a picture to be judged by eye: see the reason",
 }
+COUNTS = ("dataset", "hyperparameter")  # kinds of claim that are no statistics of samples: without n
 SHOWN = ["id", "where", "quantity", "published", "measured", "interval", "n", "split", "made_by", "verdict", "reason"]
 UNLIKE = {"demo": "generated data", "files": "other data than the paper's", "archives": "the papers' archives"}
 
@@ -72,7 +73,7 @@ def _row(run: config.Profile, claim: dict) -> dict[str, Any]:
         "measured": found.value,
         "low": found.low,
         "high": found.high,
-        "n": found.n,
+        "n": None if claim["kind"] in COUNTS else found.n,
         "profile": run.name,
         "split": entry.split,
         "source": found.source,

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +25,7 @@ from lib import claims, config, notebooks
 MAPPING = config.ROOT / "data" / "claims_measured.yaml"
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 WAYS = ("file", "setting", "model", "derive", "figure")
-TAKES = {  # of the values of several rows
-    "lowest": min,
-    "highest": max,
+TAKES = {  # of the values of several rows; lowest and highest: that row, with its interval
     "total": sum,
     "median": np.median,
     "range": lambda v: [min(v), max(v)],
@@ -217,6 +216,9 @@ def _several(rows: pd.DataFrame, entry: Source, about: dict[str, str]) -> Measur
     values = pd.to_numeric(rows[entry.column], errors="coerce").dropna().to_numpy()
     if not len(values):
         return Measured(reason=entry.reason or f"{entry.column} is not estimable here", **about)
+    if entry.take in ("lowest", "highest"):
+        numbers = pd.to_numeric(rows[entry.column], errors="coerce")
+        return _one_value(rows.loc[[numbers.idxmin() if entry.take == "lowest" else numbers.idxmax()]], entry, about)
     value = TAKES[entry.take](values)
     value = [float(v) * entry.scale for v in value] if isinstance(value, list) else float(value) * entry.scale
     return Measured(value, n=None if entry.take == "total" else len(values), **about)
@@ -270,7 +272,8 @@ def _read_model(run: config.Profile, entry: Source) -> Measured:
     }
     value = found[key]() if key in found else about[key] if key in about else about["settings"][key]
     value = len(value) if isinstance(value, list) else value
-    return Measured(value, source=f"models/{name}.json: {key}", figure_id="02_training")
+    trained_by = "02_training" if name == "rnalign" else "02_training_tissue"
+    return Measured(value, source=f"models/{name}.json: {key}", figure_id=trained_by)
 
 
 def _parameters(path: Path) -> int:
@@ -307,6 +310,17 @@ DERIVED = {
     "wins": lambda *v: [sum(min(quad) == quad[0] for quad in zip(*[iter(v)] * 4, strict=True)), len(v) // 4],
 }
 
+MONOTONE = {
+    "total",
+    "difference",
+    "ratio",
+    "percent",
+    "gain",
+    "rest",
+    "lost_percent",
+    "lowest",
+}  # in each of their parts
+
 
 def _derived(run: config.Profile, entry: Source) -> Measured:
     how, *of = entry.derive
@@ -315,7 +329,17 @@ def _derived(run: config.Profile, entry: Source) -> Measured:
         return Measured(reason=entry.reason or f"follows from {lacking[0]}", source=f"{how} of {', '.join(of)}")
     first = next(iter(parts.values()))
     value = DERIVED[how](*(m.value for m in parts.values()))
-    return Measured(value, source=f"{how} of {', '.join(of)}", figure_id=first.figure_id, n=first.n)
+    low, high = _widest(how, list(parts.values()))
+    return Measured(value, low, high, first.n, f"{how} of {', '.join(of)}", first.figure_id)
+
+
+def _widest(how: str, parts: list[Measured]) -> tuple[float | None, float | None]:
+    """Interval of what is derived: the extremes over its parts' intervals, wide however they correlate."""
+    limits = [(m.low, m.high) for m in parts]
+    if how not in MONOTONE or any(None in pair for pair in limits):
+        return None, None
+    corners = [DERIVED[how](*corner) for corner in product(*limits)]
+    return min(corners), max(corners)
 
 
 @cache

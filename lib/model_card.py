@@ -1,4 +1,4 @@
-"""What a folder of trained models says about itself: genes, classes, scaling, training data, licence, metrics."""
+"""What a trained model says about itself: genes, classes, scaling, training data, licence, metrics."""
 
 from __future__ import annotations
 
@@ -45,29 +45,30 @@ def _sources(run: Profile) -> list[dict]:
     return [{"title": "drawn by lib/synthetic.py", "licence": "that of this repository", "citation": "CITATION.cff"}]
 
 
-def write(run: Profile) -> Path:
-    """Write card.json and README.md into a run's folder of models, from its trained models and what they made.
+def write(run: Profile, name: str) -> Path:
+    """Write <name>.card.json and <name>.md beside a trained model, from the model and what it made.
 
-    Needs rnalign and tissue_vae, alignment.h5ad, aligned.h5ad, tissue.h5ad and embedding.h5ad. Returns card.json.
+    name: "rnalign" (needs aligned.h5ad) or "tissue_vae" (needs embedding.h5ad). Returns the path of the card.
     """
+    of_model = {"rnalign": _rnalign, "tissue_vae": _tissue_vae}[name](run)
+    card = describe(run) | {"name": name, "scaling": SCALING} | of_model
     folder = run.processed / "models"
-    card = describe(run) | {"scaling": SCALING, "models": {"rnalign": _rnalign(run), "tissue_vae": _tissue_vae(run)}}
-    for name, text in {"card.json": json.dumps(card, indent=1), "README.md": _in_words(card)}.items():
-        with replacing(folder / name) as temporary:
+    for file, text in {f"{name}.card.json": json.dumps(card, indent=1), f"{name}.md": _in_words(card)}.items():
+        with replacing(folder / file) as temporary:
             temporary.write_text(text + "\n")
-    return folder / "card.json"
+    return folder / f"{name}.card.json"
 
 
-def read(folder: str | Path) -> dict:
-    """The card in a folder of models. FileNotFoundError, or ValueError when it is none."""
-    path = Path(folder) / "card.json"
+def read(path: str | Path) -> dict:
+    """A model's card. FileNotFoundError, or ValueError when it is none."""
+    path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: found no such file, expected the models' card (02_training writes it)")
+        raise FileNotFoundError(f"{path}: found no such file, expected a model's card (02_training writes it)")
     try:
         card = json.loads(path.read_text())
         note(card)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: found no card of models ({type(error).__name__}), expected JSON") from error
+        raise ValueError(f"{path}: found no card of a model ({type(error).__name__}), expected JSON") from error
     return card
 
 
@@ -111,16 +112,17 @@ def _model(run: Profile, name: str, classes: str, obs: pd.DataFrame) -> dict:
 
 
 def _in_words(card: dict) -> str:
-    lines = [f"# Models of the profile {card['profile']}: {card['title']}", "", f"**{note(card)}.**", ""]
-    lines += [f"Scaling: {card['scaling']}.", ""]
-    for name, model in card["models"].items():
-        samples = ", ".join(f"{part} {n:,}" for part, n in model["samples"].items())
-        lines += [f"## {name} ({model['kind']})", "", f"{model['genes']:,} genes, samples: {samples}.", ""]
-        lines += [f"{len(model['class_names'])} {model['classes']}: {', '.join(model['class_names'])}.", ""]
-        lines += [
-            f"* {m['name']}: {m['value']:.3g} ({m['low']:.3g} to {m['high']:.3g}, n = {m['n']:,.0f})"
-            for m in model["metrics"]
-        ]
-        lines += ["", f"Weights: `{name}.safetensors`, sha256 `{model['sha256']}`.", ""]
-    lines += ["## Data", "", *(f"* {s['title']}; licence: {s['licence']}. {s['citation']}" for s in card["sources"])]
+    samples = ", ".join(f"{part} {n:,}" for part, n in card["samples"].items())
+    metrics = [
+        f"* {m['name']}: {m['value']:.3g} ({m['low']:.3g} to {m['high']:.3g}, n = {m['n']:,.0f})"
+        for m in card["metrics"]
+    ]
+    lines = [
+        f"# {card['name']} ({card['kind']}) of the profile {card['profile']}: {card['title']}", "",
+        f"**{note(card)}.**", "", f"Scaling: {card['scaling']}.", "",
+        f"{card['genes']:,} genes, samples: {samples}.", "",
+        f"{len(card['class_names'])} {card['classes']}: {', '.join(card['class_names'])}.", "", *metrics, "",
+        f"Weights: `{card['name']}.safetensors`, sha256 `{card['sha256']}`.", "", "## Data", "",
+        *(f"* {s['title']}; licence: {s['licence']}. {s['citation']}" for s in card["sources"]),
+    ]  # fmt: skip
     return "\n".join(lines)

@@ -41,6 +41,7 @@ FORMATS = ("xena_tsv", "depmap_csv", "gtex_gct", "archs4_h5", "flexynesis_h5", "
 BLOCK_VALUES = 2**22  # values in hand at once, whatever the width of the file: 32 MB as float64
 TOIL_FLOOR = -9.97  # log2(0.001), as Xena rounds it
 
+SECOND_IDS = ("gene_name", "gene name", "gene_symbol", "symbol", "hgnc_symbol")  # of tables with two ids per gene
 GENE_COLUMNS = ["symbol", "ensembl_gene_id", "entrez_id", "prev_symbol", "alias_symbol"]
 ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})(?:\.\d+)?(?:_PAR_Y)?$")
 SYMBOL_AND_ID = re.compile(r"^(.+?) \(([^()]+)\)$")
@@ -688,7 +689,10 @@ def _open_text(path, sep, genes_in, unit, cache=None, skip=0, labels=1, shape=No
     with contextlib.ExitStack() as resources:
         folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="rnatlas-", dir=cache))
         file = resources.enter_context(h5py.File(os.path.join(folder, "copy.h5"), "w"))
-        header = _header(path, sep, skip)[labels:]
+        header = _header(path, sep, skip)
+        if genes_in == "rows" and header[1].lower() in SECOND_IDS:
+            labels = 2  # as nf-core's gene_id, gene_name
+        header = header[labels:]
         if genes_in == "rows":
             _sample_index(path, header)  # before the long work
         rows, values = _copy(_rows(path, sep, header, skip, labels), len(header), genes_in, file)
@@ -725,7 +729,7 @@ def _copy(rows, width: int, genes_in: str, file: h5py.File) -> tuple[list[str], 
 
 
 def _rows(path: Path, sep: str, header: list[str], skip: int, labels: int) -> Iterator[tuple[str, np.ndarray]]:
-    """(id, float64 values) of each data row; the id of a GCT row is `Description (Name)`."""
+    """(id, float64 values) of each data row; of two labels (GCT, nf-core) the id is `second (first)`: symbol (id)."""
     for number, line in enumerate(itertools.islice(_lines(path), skip + 1, None), 1):
         line = line.rstrip(b"\r\n")
         if not line:
@@ -746,7 +750,7 @@ def _numbers(path: Path, label: str, header: list[str], fields: list[bytes]) -> 
             return numbers
     column, field = next((c, f) for c, f in zip(header, fields, strict=True) if not _is_number(f))
     found = f"{field.decode('utf-8', 'replace')[:40]!r} in row {label!r}, column {column!r}"
-    raise _refusal(path, found, "a number")
+    raise _refusal(path, found, "a number with a decimal point" if b"," in field else "a number")
 
 
 def _is_number(field: bytes) -> bool:

@@ -174,3 +174,27 @@ def test_files_of_the_ledger_are_whole_and_escaped(tmp_path, monkeypatch):
 def test_a_mapping_with_two_ways_is_refused():
     with pytest.raises(ValueError, match="expected one of"):
         Source(ids=["a-x"], setting="seed", figure="a-fig1")
+
+
+def test_what_is_derived_has_the_widest_interval_of_its_parts():
+    parts = [Measured(3.0, 2.0, 4.0), Measured(2.0, 1.0, 2.5)]
+    assert measured._widest("difference", parts) == (-0.5, 3.0)
+    assert measured._widest("ratio", parts) == (0.8, 4.0)
+    assert measured._widest("rest", [Measured(20.0, 10.0, 40.0)]) == (60.0, 90.0)
+    assert measured._widest("difference", [parts[0], Measured(2.0)]) == (None, None)
+    assert measured._widest("gap", parts) == (None, None)  # not monotone: 0 lies within
+
+
+def test_a_lowest_value_comes_with_the_interval_and_n_of_its_row():
+    rows = pd.DataFrame({"value": [3.0, 1.0, 2.0], "low": [2.5, 0.5, 1.0], "high": [4.0, 1.5, 3.0], "n": [9, 8, 7]})
+    entry = Source(ids=["a-x"], file="data/x.csv", take="lowest", scale=100)
+    found = measured._several(rows, entry, {"source": "x", "figure_id": "x"})
+    assert (found.value, found.low, found.high, found.n) == (100, 50, 150, 8)
+
+
+def test_a_count_has_no_n_and_a_score_has_interval_and_n(built):
+    rows = ledger.ledger(built).set_index("id")
+    assert rows.loc[rows["kind"].isin(ledger.COUNTS), "n"].isna().all()
+    scores = rows.loc[["a-t1-dd-rnalign", "b-ba", "b-target-acc", "b-base-margin", "b-acc-floor", "b-target-nbl-rest"]]
+    assert scores[["low", "high", "n"]].notna().all(axis=None)
+    assert scores["measured"].between(scores["low"], scores["high"]).all()

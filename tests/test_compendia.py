@@ -1,16 +1,13 @@
 import numpy as np
 import pytest
 
-from lib import compendia, config, curation, sources, synthetic
+from lib import compendia, config, curation, sources
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The smoke profile in a folder of its own, with its archives drawn and its alignment compendium curated."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "ROOT", tmp_path_factory.mktemp("repository"))
-        loaded = config.load("smoke")
-        synthetic.generate(loaded.raw, "smoke", loaded.seed)
+def run(generated):
+    """The smoke profile with its alignment compendium curated."""
+    with generated("smoke") as loaded:
         compendia.curate_alignment(loaded)
         yield loaded
 
