@@ -7,6 +7,7 @@ import csv
 import difflib
 import fcntl
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -21,7 +22,9 @@ USAGE = """./run_all.sh [OPTIONS] [ID ...]
        every figure and table, or just these (a-fig2c, b-table2, or a group: a-fig2) and what they need
        ./run_all.sh test [PYTEST ARGS]    the linter, the tests, every notebook on the smoke profile
        ./run_all.sh lab                   JupyterLab on notebooks/
+       ./run_all.sh app [--port N]        a web page on this machine: your samples to the trained models
        ./run_all.sh template DIR          an example of your own data, with its profile, to run and to replace
+       ./run_all.sh student DIR           a copy for a class: exercises without solutions, no git needed
        ./run_all.sh publish               refresh what git shows of the demo: figures/demo/, outputs in notebooks/
        ./run_all.sh fetch --to DIR        download the public archives on a node with internet"""
 
@@ -278,6 +281,8 @@ def lab(arguments: list[str]) -> int:
 
 def test(arguments: list[str]) -> int:
     """The linter, then pytest with the arguments given."""
+    if not (config.ROOT / "tests").is_dir():
+        raise RunError("test: found no tests/ here, expected the whole repository (a student's copy has none)")
     lint = subprocess.call([sys.executable, "-m", "ruff", "check", "--quiet", "."], cwd=config.ROOT)
     return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=config.ROOT) or lint
 
@@ -292,6 +297,18 @@ def template(arguments: list[str]) -> int:
     files = example.write(folder)
     print(f"{', '.join(file.name for file in files)} in {folder}; next:")
     print(f"  ./run_all.sh --profile {folder / 'own.yaml'} --data {folder}")
+    return 0
+
+
+def student(arguments: list[str]) -> int:
+    """The class's copy of the repository, without solutions, in the folder named."""
+    from lib import teaching
+
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise RunError(f"student: found {' '.join(arguments) or 'nothing'}, expected one folder (student DIR)")
+    names = teaching.write_student(arguments[0])
+    print(f"{len(names)} notebooks without solutions, and all that they need, in {arguments[0]}; next:")
+    print(f"  cd {shlex.quote(arguments[0])} && ./run_all.sh --profile smoke --cores 2")
     return 0
 
 
@@ -322,10 +339,16 @@ def main(arguments: list[str]) -> int:
         return test(arguments[1:])
     if command == "lab":
         return lab(arguments[1:])
+    if command == "app":
+        from lib import app
+
+        return app.serve(arguments[1:])
     if command == "publish":
         return publish(arguments[1:])
     if command == "template":
         return template(arguments[1:])
+    if command == "student":
+        return student(arguments[1:])
     if command == "fetch":
         from lib import compendia, sources
 
