@@ -12,8 +12,11 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from lib.config import Evaluation
-from lib.metrics.alignment import match_rate, truth_scores
-from lib.metrics.bootstrap import Estimate, interval
+from lib.metrics.alignment import truth_scores
+from lib.metrics.bootstrap import Estimate, interval, share
+from lib.neighbours import calls_of_lines
+
+MIN_TUMOURS = 25  # for a regression of purity in five folds
 
 SCORES = {
     "infiltrate_removed": "tumours: correlation of what was changed with the true infiltrate, median",
@@ -45,22 +48,17 @@ def label_scores(
     rows = {"infiltrate_removed": _infiltrate_removed(X, given, programme, tumours, by, seed)}
     purity = labels["purity"].to_numpy(float)
     rows["purity_left"] = _purity_left(X[tumours], types[tumours], purity[tumours], by, seed)
-    called = match_rate(X[tumours], types[tumours], X[is_line], types[is_line], k=by.match_neighbours).predicted
-    lines = labels[is_line]
+    calls = calls_of_lines(X, obs, by.match_neighbours)
+    lines = labels[is_line & (not calls.empty)]
     wrong, aligns = lines["mislabelled"].to_numpy(bool), lines["truly_aligns"].to_numpy(bool)
-    to_given, to_true = called == types[is_line], called == lines["true_type"].to_numpy(str)
-    rows["match_aligning"] = _share(to_given[aligns], by, seed)
-    rows["match_not_aligning"] = _share(to_given[~aligns & ~wrong], by, seed)
-    rows["mislabelled_to_given"] = _share(to_given[wrong], by, seed)
-    rows["mislabelled_to_true"] = _share(to_true[wrong], by, seed)
+    to_given = (calls["called"] == calls["cancer_type"]).to_numpy()
+    to_true = calls["called"].to_numpy() == lines["true_type"].to_numpy(str)
+    rows["match_aligning"] = share(to_given[aligns])
+    rows["match_not_aligning"] = share(to_given[~aligns & ~wrong])
+    rows["mislabelled_to_given"] = share(to_given[wrong])
+    rows["mislabelled_to_true"] = share(to_true[wrong])
     table = pd.DataFrame(rows, index=Estimate._fields).T.loc[list(SCORES)].rename_axis("score")
     return table.astype({"n": int})
-
-
-def _share(hits: np.ndarray, by: Evaluation, seed: int) -> Estimate:
-    if not len(hits):
-        return Estimate(np.nan, np.nan, np.nan, 0)
-    return interval(hits.astype(float), np.mean, by.bootstrap, seed)
 
 
 def _infiltrate_removed(X, given, programme, tumours, by: Evaluation, seed) -> Estimate:
@@ -76,6 +74,8 @@ def _infiltrate_removed(X, given, programme, tumours, by: Evaluation, seed) -> E
 
 def _purity_left(X, types, purity, by: Evaluation, seed) -> Estimate:
     """Out-of-fold correlation of purity, within types, with a ridge regression on the components of X; 0 is best."""
+    if len(X) < MIN_TUMOURS:
+        return Estimate(np.nan, np.nan, np.nan, len(X))
     X = X - pd.DataFrame(X).groupby(types).transform("mean").to_numpy()
     purity = purity - pd.Series(purity).groupby(types).transform("mean").to_numpy()
     folds = KFold(5, shuffle=True, random_state=seed)

@@ -33,6 +33,7 @@ METHODS = {
     "input": BLUE,
     "RNAlign": VERMILION,
     "Celligner": GREEN,
+    "Celligner, absolute order": "#66C2A5",
     "linear projection": PURPLE,
     "type mean": GREY,
     "ComBat": ORANGE,
@@ -178,11 +179,14 @@ def _map_axes(ax, name: str) -> None:
     ax.set_box_aspect(1)
 
 
-def _label_groups(ax, xy: np.ndarray, groups: pd.Series, names: list[str]) -> None:
-    """Write each group's name near its most central sample, on no other name and on few samples; a line if moved."""
+def _label_groups(ax, xy: np.ndarray, groups: pd.Series, names: list[str], drawn: np.ndarray | None = None) -> None:
+    """Write each group's name near its most central sample, on no other name and on few samples; a line if moved.
+
+    drawn: all samples on the map, where others than those of the groups are on it, too.
+    """
     ax.autoscale_view()  # what follows is in pixels
     ax.apply_aspect()
-    points, placed = ax.transData.transform(xy), []
+    points, placed = ax.transData.transform(xy if drawn is None else drawn), []
     for name, centre in sorted(_medoids(xy, groups, names).items(), key=lambda item: item[1][1]):
         halo = [withStroke(linewidth=2, foreground="white")]  # hides less of the samples than a box
         look = {"ha": "center", "va": "center", "fontsize": 6.5, "fontweight": "bold", "path_effects": halo}
@@ -206,7 +210,7 @@ def _free_spot(box: Bbox, points: np.ndarray, placed: list[Bbox], inside: Bbox) 
             covered = np.all((points > at.p0) & (points < at.p1), axis=1).sum()
             fits = inside.x0 <= at.x0 and at.x1 <= inside.x1 and inside.y0 <= at.y0 and at.y1 <= inside.y1
             if fits and not any(at.overlaps(other) for other in placed):
-                spots.append((ring + 0.1 * min(covered, 30), len(spots), spot))
+                spots.append((ring + 0.2 * min(covered, 40), len(spots), spot))
     return min(spots)[2] if spots else middle
 
 
@@ -226,7 +230,7 @@ def alignment_map(ax, xy: np.ndarray, obs: pd.DataFrame, by: str, colours: dict,
     ax.scatter(*xy[~is_line].T, c=shade[~is_line], s=5, alpha=0.6, linewidths=0, rasterized=True)
     ax.scatter(*xy[is_line].T, c=shade[is_line], s=16, marker="^", edgecolors="black", linewidths=0.4)
     _map_axes(ax, "UMAP")
-    _label_groups(ax, xy[~is_line], obs[by][~is_line], labelled)
+    _label_groups(ax, xy[~is_line], obs[by][~is_line], labelled, drawn=xy)
 
 
 def _sample_type_handles() -> list[plt.Line2D]:
@@ -241,7 +245,7 @@ def sample_type_legend(ax) -> None:
 
 
 def category_map(ax, xy: np.ndarray, groups: pd.Series, colours: dict, on_map: bool) -> None:
-    """Samples on a map coloured by group; names at the groups' centres, or a legend at the right."""
+    """Samples on a map coloured by group, with a legend below; `on_map`: names at the groups' centres, too."""
     order = np.random.default_rng(0).permutation(len(xy))  # no group drawn on top of all others
     shade = _shades(groups, colours)[order]
     ax.scatter(*xy[order].T, c=shade, s=3, alpha=0.7, linewidths=0, rasterized=True)
@@ -249,9 +253,9 @@ def category_map(ax, xy: np.ndarray, groups: pd.Series, colours: dict, on_map: b
     present = [g for g in colours if (groups == g).any()]
     if on_map:
         _label_groups(ax, xy, groups, present)
-    else:
-        dots = [plt.Line2D([], [], marker="o", ls="", ms=4, color=colours[g], label=g) for g in present]
-        ax.legend(handles=dots, loc="upper left", bbox_to_anchor=(0, -0.08), ncols=len(dots), borderaxespad=0)
+    dots = [plt.Line2D([], [], marker="o", ls="", ms=4, color=colours[g], label=g) for g in present]
+    place = {"loc": "upper left", "bbox_to_anchor": (0, -0.08), "borderaxespad": 0}
+    ax.legend(handles=dots, ncols=min(4, len(dots)), columnspacing=1, handletextpad=0.2, **place)
 
 
 def loss_curves(history: pd.DataFrame, panels: dict[str, list[str]]) -> Figure:
@@ -405,6 +409,18 @@ def published_marks(ax, table: pd.DataFrame, label: str, published: dict[str, fl
     rows = {name: y for y, name in enumerate(reversed(list(table[label])))}
     shown = [name for name in published if name in rows]
     ax.scatter([published[name] for name in shown], [rows[name] for name in shown], **PUBLISHED)
+
+
+def published_lines(ax, published: dict[str, float]) -> None:
+    """Dashed vertical lines where the paper prints a value, named above the axes; for reference only."""
+    x = list(published.values())
+    for value in x:
+        ax.axvline(value, color=BLACK, ls=(0, (4, 3)), lw=0.8)
+    if not x:
+        return
+    ax.set_xlim(0, max(1, *x))
+    words = ", ".join(f"{name} {value:.3g}" for name, value in published.items())
+    ax.annotate(words, (1, 1.03), xycoords="axes fraction", ha="right", fontsize=6.5)
 
 
 def subtype_maps(maps: dict[str, np.ndarray], obs: pd.DataFrame, order: list[str]) -> Figure:
@@ -687,10 +703,11 @@ def against_identity(ax, values: pd.DataFrame, note: str) -> None:
     ax.set_box_aspect(1)
 
 
-def method_bars(table: pd.DataFrame) -> Figure:
+def method_bars(table: pd.DataFrame, published: dict[str, float]) -> Figure:
     """Balanced accuracy (%) of every method with its interval, best at the top, colour = family; dashed: the VAE.
 
-    table: columns method, family, balanced_accuracy, balanced_accuracy_low, balanced_accuracy_high (0–1).
+    published: what the paper prints for a method, as open diamonds (its data, not ours). table: columns method, family,
+    balanced_accuracy, balanced_accuracy_low, balanced_accuracy_high (0–1).
     """
     table = table.sort_values("balanced_accuracy", ignore_index=True)
     value = 100 * table["balanced_accuracy"]
@@ -704,6 +721,8 @@ def method_bars(table: pd.DataFrame) -> Figure:
         ax.annotate(f"{shown:.1f}", (1.01, yi), xycoords=("axes fraction", "data"), va="center", fontsize=7)
     ax.set_yticks(y, table["method"])
     ax.set(xlim=(0, 100), ylim=(-0.6, len(table) - 0.4), xlabel="balanced accuracy on the test part, %")
+    shown = [y for y, method in enumerate(table["method"]) if method in published]
+    ax.scatter([published[table["method"][y]] for y in shown], shown, **PUBLISHED | {"label": "paper (its own data)"})
     _family_legend(ax, table["family"])
     return fig
 
@@ -711,6 +730,7 @@ def method_bars(table: pd.DataFrame) -> Figure:
 def _family_legend(ax, families: pd.Series) -> None:
     present = [f for f in FAMILIES if f in set(families)]
     dots = [plt.Line2D([], [], marker="s", ls="", ms=5, color=FAMILIES[f], label=f) for f in present]
+    dots += ax.get_legend_handles_labels()[0]
     ax.legend(handles=dots, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
 
 
@@ -761,22 +781,22 @@ def mixing_by_tissue(table: pd.DataFrame) -> Figure:
 def growth_panels(scores: pd.DataFrame, titles: dict[str, str], kinds: dict[str, pd.DataFrame]) -> Figure:
     """Metrics against the number of training samples (log scale), a panel each; kinds: legend -> rows of `scores`.
 
-    scores: columns metric, samples, value, low, high; the first of `kinds` is joined by a line through its means.
+    scores: columns metric, design, seed, samples, value, low, high. One seed: whiskers from low to high; several: the
+    mean, and whiskers from the lowest to the highest of them. The first of `kinds` is joined by a line.
     """
     fig, axes = plt.subplots(2, -(-len(titles) // 2), figsize=(PAGE, 4.4), sharex=True)
     styles = list(zip((BLUE, VERMILION, GREEN), "osD", (1.0, 1.1, 0.9), strict=True))  # shifted: equal sizes overlap
-    sizes = np.unique(next(iter(kinds.values()))["samples"])
+    sizes = np.unique(next(iter(kinds.values())).groupby("design")["samples"].mean().round())
     ticks = [n for i, n in enumerate(sizes) if i == 0 or n > 1.3 * sizes[i - 1]]
     for ax, (metric, title) in zip(axes.flat, titles.items(), strict=False):
         mine = scores[(scores["metric"] == metric) & scores["value"].notna()]
         for (label, rows), (colour, marker, shift) in zip(kinds.items(), styles, strict=False):
-            points = mine.loc[mine.index.intersection(rows.index)].sort_values("samples")
+            points = _over_seeds(mine.loc[mine.index.intersection(rows.index)])
             spread = np.abs(points[["low", "high"]].to_numpy().T - points["value"].to_numpy())
             look = {"fmt": marker, "ms": 4, "lw": 0.9, "capsize": 2, "color": colour}
             ax.errorbar(shift * points["samples"], points["value"], yerr=spread, label=label, **look)
-            if label == next(iter(kinds)) and len(points):
-                mean = points.groupby("samples")["value"].mean()
-                ax.plot(mean.index, mean, color=colour, lw=1)
+            if label == next(iter(kinds)):
+                ax.plot(points["samples"], points["value"], color=colour, lw=1)
         if mine.empty:
             ax.annotate("not estimable", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
         ax.set_title(title)
@@ -788,6 +808,14 @@ def growth_panels(scores: pd.DataFrame, titles: dict[str, str], kinds: dict[str,
         ax.set_xlabel("training samples")
     fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(kinds))
     return fig
+
+
+def _over_seeds(points: pd.DataFrame) -> pd.DataFrame:
+    """Per design: samples and value (means), low and high: of the one seed, or the lowest and the highest seed."""
+    if points["seed"].nunique() > 1:
+        points = points.assign(low=points["value"], high=points["value"])
+    ways = {"samples": "mean", "value": "mean", "low": "min", "high": "max"}
+    return points.groupby("design").agg(ways).sort_values("samples")
 
 
 def published_pairs(ax, table: pd.DataFrame, published: dict[tuple[str, str], float]) -> None:
@@ -804,14 +832,14 @@ def published_pairs(ax, table: pd.DataFrame, published: dict[tuple[str, str], fl
 
 
 def differences_by_model(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
-    """A panel per metric: every model's difference with its 95 % interval, blue where it excludes 0.
+    """A panel per metric: every model's difference with its 95 % interval; blue: a verdict, open: one training each.
 
-    table: columns model, against, metric, difference, difference_low, difference_high.
+    table: columns model, against, metric, difference, difference_low, difference_high, verdict.
     """
     table = table[table["against"] != ""]
     against = table.groupby("model", sort=False)["against"].first()[::-1]
-    names = [m if a.startswith("full") else f"{m}\n(against {a})" for m, a in against.items()]
-    fig, axes = plt.subplots(2, -(-len(titles) // 2), figsize=(PAGE, 0.4 * len(names) + 1.7), sharey=True)
+    names = [textwrap.fill(m, 28) + ("" if a.startswith("full") else f"\n(against {a})") for m, a in against.items()]
+    fig, axes = plt.subplots(2, -(-len(titles) // 2), figsize=(PAGE, 0.46 * len(names) + 1.7), sharey=True)
     for ax, (metric, title) in zip(axes.flat, titles.items(), strict=False):
         rows = table[table["metric"] == metric].set_index("model").reindex(against.index)
         for y, row in enumerate(rows.itertuples()):
@@ -820,16 +848,18 @@ def differences_by_model(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
                 ax.annotate("not estimable", (0.98, y), xycoords=("axes fraction", "data"), ha="right", va="center",
                             color=GREY, fontsize=6, backgroundcolor="white")  # fmt: skip
                 continue
-            colour = BLUE if high < 0 or low > 0 else GREY
-            ax.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", ms=3, lw=1, color=colour)
+            colour = BLUE if row.verdict in ("up", "down") else GREY
+            face = "white" if row.verdict.startswith("one training") else colour
+            ax.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", ms=3, lw=1, color=colour, mfc=face)
         ax.axvline(0, color=BLACK, lw=0.8, zorder=0)
         ax.set_title("\n".join(textwrap.wrap(title, 22)), fontsize=7.5)
         ax.xaxis.set_major_locator(MaxNLocator(3))
+        ax.grid(axis="y", lw=0.4, color=GREY, alpha=0.3)
         ax.set(yticks=range(len(names)), yticklabels=names, ylim=(-0.6, len(names) - 0.4))
     for ax in axes.flat[len(titles) :]:
         ax.set_axis_off()
     for ax in axes[-1]:
-        ax.set_xlabel("difference to full")
+        ax.set_xlabel("difference")
     return fig
 
 
@@ -858,7 +888,8 @@ def sample_type_map(ax, xy: np.ndarray, kinds: pd.Series) -> None:
     markers = {"tumour": (SKY, "o", 5), "cell line": (VERMILION, "^", 12), "organoid": (BLACK, "s", 9)}
     for kind, (colour, marker, size) in markers.items():
         at = (kinds == kind).to_numpy()
-        ax.scatter(*xy[at].T, c=colour, marker=marker, s=size, alpha=0.8, linewidths=0, label=kind, rasterized=True)
+        if at.any():
+            ax.scatter(*xy[at].T, c=colour, marker=marker, s=size, alpha=0.8, linewidths=0, label=kind, rasterized=True)
     _map_axes(ax, "UMAP")
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.08), ncols=3, borderaxespad=0, columnspacing=1)
 
@@ -968,4 +999,61 @@ def agreement(x: pd.Series, y: pd.Series, xlabel: str, ylabel: str) -> Figure:
     ax.axline((0, 0), slope=1, color=GREY, lw=0.8, ls=":")
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel=ylabel, title=f"n = {len(x):,} tumours")
     ax.set_box_aspect(1)
+    return fig
+
+
+def labels_played(
+    maps: dict[str, np.ndarray], kinds: pd.Series, table: pd.DataFrame, before: float, at: tuple[str, float]
+) -> Figure:
+    """Maps of one cancer type (samples × 2, by title) and ΔD by the purity at decoding; `at` and `before` are marked.
+
+    table: columns decoded as (sample type of the tumours), purity, delta_d.
+    """
+    fig, axes = plt.subplots(1, 3, figsize=(PAGE, 2.6))
+    for ax, (title, xy) in zip(axes, maps.items(), strict=False):
+        sample_type_map(ax, xy, kinds)
+        ax.set(title=title, xlabel="PC 1", ylabel="PC 2")
+    axes[0].sharex(axes[1])
+    axes[0].sharey(axes[1])
+    colours = {"tumour": SKY, "cell line": VERMILION}
+    for kind, rows in table.groupby("decoded as", sort=False):
+        colour = colours.get(kind, BLACK)
+        axes[2].plot(rows["purity"], rows["delta_d"], color=colour, lw=1.2, marker="o", ms=3, label=kind)
+    axes[2].axhline(before, color=GREY, lw=0.8, ls=":", label="input")
+    chosen = table[(table["decoded as"] == at[0]) & (table["purity"] == at[1])]
+    axes[2].scatter(chosen["purity"], chosen["delta_d"], s=60, facecolor="none", edgecolor=BLACK, zorder=3)
+    axes[2].set(xlabel="purity at decoding", ylabel="ΔD", title="tumours decoded as")
+    axes[2].legend(loc="upper left", bbox_to_anchor=(-0.1, -0.2), ncols=3, borderaxespad=0, columnspacing=1)
+    return fig
+
+
+def mask_played(pairs: pd.DataFrame, table: pd.DataFrame, at: float) -> Figure:
+    """Hidden values against what was filled in, and the correlation by share hidden and model; `at` is marked.
+
+    pairs: columns measured, filled in; table: hidden, model, value, low, high.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(PAGE * 0.8, 2.8))
+    axes[0].scatter(pairs["measured"], pairs["filled in"], s=3, color=BLUE, alpha=0.3, linewidths=0, rasterized=True)
+    low, high = np.percentile(pairs.to_numpy(), [0.5, 99.5])
+    axes[0].plot([low, high], [low, high], color=GREY, lw=0.8, ls=":")
+    axes[0].set(xlim=(low, high), ylim=(low, high), xlabel="hidden value (z-score)", ylabel="filled in")
+    axes[0].set_title(f"{at:.0%} of the genes hidden")
+    for model, rows in table.groupby("model", sort=False):
+        colour = VARIANTS.get(model, BLACK)
+        axes[1].fill_between(rows["hidden"], rows["low"], rows["high"], color=colour, alpha=0.2, linewidth=0)
+        axes[1].plot(rows["hidden"], rows["value"], color=colour, lw=1.2, marker="o", ms=3, label=model)
+    axes[1].axvline(at, color=BLACK, lw=0.8, ls=":")
+    axes[1].set(xlabel="share of genes hidden", ylabel="Spearman ρ of hidden values")
+    axes[1].legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, borderaxespad=0)
+    return fig
+
+
+def before_after_scaling(log2, genes: list[str]) -> Figure:
+    """Values of some genes in log2(TPM + 1) and as z-scores; log2: AnnData with var.mean and var.sd."""
+    fig, axes = plt.subplots(1, 2, figsize=(PAGE * 0.8, 2.3), sharey=True)
+    values = pd.DataFrame(np.asarray(log2[:, genes].X), columns=genes)
+    scaled = (values - log2.var.loc[genes, "mean"]) / log2.var.loc[genes, "sd"]
+    for ax, table, xlabel in ((axes[0], values, "log2(TPM + 1)"), (axes[1], scaled, "z-score")):
+        sns.boxplot(table, orient="h", ax=ax, color=SKY, fliersize=0.8, linewidth=0.8)
+        ax.set(xlabel=xlabel)
     return fig
