@@ -316,8 +316,9 @@ def claims_of(claims: pd.DataFrame, figure_id: str) -> pd.DataFrame:
     return claims.loc[rows.to_numpy(dtype=bool), list(CLAIM_COLUMNS)]
 
 
-def _item(run: config.Profile, figure_id: str, cells: list, claims: pd.DataFrame) -> Item:
-    paths = [p for p in notebooks.output_paths(run, figure_id) if p.is_file()]
+def _item(run: config.Profile, figure_id: str, cells: list, claims: pd.DataFrame, done: bool) -> Item:
+    # without an executed notebook, what lies there is what git shows of another run
+    paths = [p for p in notebooks.output_paths(run, figure_id) if p.is_file()] if done else []
     links = [p.relative_to(run.figures).as_posix() for p in paths]
     about = provenance(run, figure_id)
     item = Item(figure_id, *caption(cells, figure_id), about, claims_of(claims, figure_id), links)
@@ -339,7 +340,7 @@ def chapter(run: config.Profile, name: str, claims: pd.DataFrame) -> Chapter:
     question = next((_plain(b) for b in re.split(r"\n\s*\n", first) if not b.startswith("#")), "")
     about = (_plain(first.splitlines()[0]), question, timing(run, name), settings)
     told = [markdown(line) for line in notebooks.headlines(run, name)]
-    items = [_item(run, i, notebook.cells, claims) for i in notebooks.figure_ids(name)]
+    items = [_item(run, i, notebook.cells, claims, done is not None) for i in notebooks.figure_ids(name)]
     return Chapter(name, *about, told, items, rendered(done) if done else [])
 
 

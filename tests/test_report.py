@@ -167,6 +167,14 @@ def test_what_is_not_there_is_said(run):
     assert report.provenance(run, "a-fig1")["took"] == "not known"
 
 
+def test_what_git_shows_of_another_run_is_not_taken_for_this_one(run):
+    committed = notebooks.output_paths(run, "a-table1")[1]
+    committed.parent.mkdir(parents=True)
+    committed.write_text("**a-table1.** A table\n\n| name |\n|---|\n| a, b |\n")
+    text = report.build(run, [run]).read_text(encoding="utf-8")
+    assert "./run_all.sh --profile smoke a-table1</code>" in text
+
+
 def test_the_settings_are_those_that_snakemake_recorded(built):
     target = report.local(notebooks.executed_path(built, "01_made_up"))
     record = config.ROOT / ".snakemake" / "metadata" / report.base64.urlsafe_b64encode(target.encode()).decode()
