@@ -179,6 +179,12 @@ def _failure(error: Exception, name: str, executed: Path) -> str:
     return f"{name}  FAILED in cell [{cell}]: {reason}\n          open the executed copy: {shown}"
 
 
+def without_exercises(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A notebook without its exercises and their solutions, for a user's own files: these need data like the demo's."""
+    kept = [cell for cell in notebook.cells if not {"exercise", "solution"} & set(cell.metadata.get("tags", []))]
+    return nbformat.from_dict(notebook | {"cells": [c for c in kept if not c.source.startswith("## Exercises")]})
+
+
 def execute(name: str, profile: str, data_dir: str | None, seed: int | None) -> bool:
     """Run a notebook headlessly by papermill into figures/<profile>/notebooks; say how it went, in a line.
 
@@ -193,12 +199,13 @@ def execute(name: str, profile: str, data_dir: str | None, seed: int | None) -> 
     progress = run.processed / f"{name}.progress"
     executed.parent.mkdir(parents=True, exist_ok=True)
     os.environ["RNATLAS_PROGRESS"] = str(progress)
+    nbformat.write(without_exercises(read(name)) if run.data.kind == "files" else read(name), failed)
     say(f"{name}  started")
     began = time.monotonic()
     try:
         with _forward_progress(progress):
             papermill.execute_notebook(
-                str(FOLDER / f"{name}.ipynb"),
+                str(failed),
                 str(failed),
                 parameters={"profile": str(profile), "data_dir": data_dir, "seed": seed},
                 kernel_name="python3",

@@ -26,6 +26,7 @@ from lib.tissue_scoring import Scored
 ARCHS4 = {"38K": "b-scale-archs4-38k", "75K": "b-scale-archs4-75k"}  # claims: ARCHS4 samples of the smaller designs
 SHARES = (0.05, 0.1, 0.25, 0.5)  # of all training samples, when size alone varies
 FULL = "118K"
+FEWEST = 16  # samples of a design: of fewer, batch normalisation learns no variance and the training diverges
 
 
 class Design(NamedTuple):
@@ -48,7 +49,7 @@ class Result(NamedTuple):
 
 
 def designs(run: Profile, obs: pd.DataFrame) -> list[Design]:
-    """Every set of training samples of two tissues at least; obs: the pool's source, tissue, split, cell_line.
+    """Every set of `FEWEST` samples and two tissues at least; obs: the pool's source, tissue, split, cell_line.
 
     As published, in proportion: 38K and 75K take the share of ARCHS4 that the paper took and all of the other sources,
     cell lines and all, no cap; 118K takes all of ARCHS4, no cell lines, capped. Size alone: random nested shares of the
@@ -78,7 +79,7 @@ def designs(run: Profile, obs: pd.DataFrame) -> list[Design]:
 
 
 def _trainable(made: list[Design], obs: pd.DataFrame) -> list[Design]:
-    return [design for design in made if obs["tissue"].iloc[design.rows].nunique() > 1]
+    return [d for d in made if len(d.rows) >= FEWEST and obs["tissue"].iloc[d.rows].nunique() > 1]
 
 
 def _first(rows: np.ndarray, share: float) -> np.ndarray:

@@ -162,3 +162,12 @@ def test_only_code_counts_for_what_is_out_of_date():
     assert notebooks.code_digest(code) == notebooks.code_digest(code + "  # a comment")
     assert notebooks.code_digest(code) != notebooks.code_digest(code + "\ny = 2")
     assert Path(notebooks._module_file("lib.config")).name == "config.py"
+
+
+def test_a_user_s_files_are_run_without_the_exercises():
+    whole = notebooks.read("03_alignment")
+    kept = notebooks.without_exercises(whole).cells
+    tags = {tag for cell in kept for tag in cell.metadata.get("tags", [])}
+    assert not {"exercise", "solution"} & tags
+    assert kept == whole.cells[: len(kept)]  # they are the last cells: the figures' cells keep their numbers
+    assert len(kept) < len(whole.cells)

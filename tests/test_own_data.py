@@ -58,8 +58,8 @@ def clear(run):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_all(profile, folder):
-    command = [config.ROOT / "run_all.sh", "--venv", sys.prefix, "--profile", profile, "--data", folder]
+def run_all(profile, folder, *ids):
+    command = [config.ROOT / "run_all.sh", "--venv", sys.prefix, "--profile", profile, "--data", folder, *ids]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -79,7 +79,8 @@ def test_the_fewest_columns_are_enough_and_a_broken_file_leaves_nothing_half_wri
     assert not list(run.processed.glob("*.h5ad"))
 
     (folder / "tissue.tsv.gz").write_bytes(gzip.compress(gzip.decompress(whole)))
-    done = run_all(profile, folder)
+    asked = ["a-table1", "a-fig2a", "a-table5", "a-table-leak", "b-table-mixing", "b-fig2", "b-fig4"]
+    done = run_all(profile, folder, *asked)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert all(notebooks.output_path(run, i).is_file() for n in notebooks.names() for i in notebooks.figure_ids(n))
+    assert all(notebooks.output_path(run, figure_id).is_file() for figure_id in asked)
     assert "not estimable" in (run.figures / "tables" / "b-table-mixing.csv").read_text()  # one source only

@@ -80,7 +80,7 @@ def test_designs_repeat_with_their_seed(made):
 
 
 def test_own_files_vary_size_alone():
-    obs = a_pool(400).assign(cell_line=False)
+    obs = a_pool(600).assign(cell_line=False)
     found = scaling.designs(config.load("mini", "anywhere"), obs)
     assert [d.kind for d in found] == ["size alone"] * 5
     assert len(found[-1].rows) == (obs["split"] == "train").sum()
