@@ -1,6 +1,8 @@
 """One thread for every test: the matrices are small, and results then do not depend on the machine's cores."""
 
 import os
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -45,3 +47,22 @@ def generated(tmp_path_factory):
             yield run
 
     return in_own_folder
+
+
+@pytest.fixture(scope="session")
+def run_smoke():
+    """Runs ./run_all.sh on the smoke profile, in the repository at `root`."""
+
+    def run(root):
+        command = [str(root / "run_all.sh"), "--venv", sys.prefix, "--profile", "smoke"]
+        return subprocess.run(command, capture_output=True, text=True, cwd="/")
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def smoke(run_smoke):
+    """The smoke profile, every notebook of it run."""
+    done = run_smoke(config.ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return config.load("smoke")

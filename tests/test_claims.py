@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lib import claims, config, ledger, measured, notebooks
+from lib import claims, config, ledger, measured
 from lib.ledger import Comparison
 from lib.measured import Measured, Source
 
@@ -13,24 +13,6 @@ REAL = Path(__file__).parents[1].parent / "shared" / "real"
 NUMBER = {"id": "a-t1-dd-rnalign", "kind": "result", "quantity": "ΔD", "value": 4.75}
 SETTING = {"id": "a-hp-knn", "kind": "hyperparameter", "quantity": "neighbours", "value": 25}
 FOUND = Source(ids=["a-t1-dd-rnalign"], file="data/a-table1.csv")
-
-
-def is_built(run):
-    made = [
-        notebooks.output_path(run, i)
-        for name in notebooks.names()
-        if name[:2] != "08"
-        for i in notebooks.figure_ids(name)
-    ]
-    return all(path.is_file() for path in made)
-
-
-@pytest.fixture(scope="module")
-def built():
-    for name in ("smoke", "demo"):
-        if is_built(run := config.load(name)):
-            return run
-    pytest.skip("neither figures/smoke nor figures/demo is complete: ./run_all.sh --profile smoke")
 
 
 def test_every_claim_has_a_mapping_or_a_reason():
@@ -60,25 +42,28 @@ def test_compared_claims_print_numbers():
         assert not printed or any(value is not None for value in printed), claim_id
 
 
-def test_every_mapped_table_column_and_row_is_made(built):
-    assert measured.unfound(built) == []
+@pytest.mark.slow
+def test_every_mapped_table_column_and_row_is_made(smoke):
+    assert measured.unfound(smoke) == []
 
 
-def test_every_measured_value_names_the_cell_that_made_it(built):
-    rows = ledger.ledger(built)
+@pytest.mark.slow
+def test_every_measured_value_names_the_cell_that_made_it(smoke):
+    rows = ledger.ledger(smoke)
     from_files = rows[rows["source"].str.contains(".csv", regex=False)]
     assert len(from_files) > 200
     assert not rows["made_by"].str.startswith("?").any()
     assert from_files["made_by"].str.match(r"\d\d_\w+ \[[ab]-[\w-]+\]$").all()
 
 
-def test_values_are_those_of_the_tables(built):
-    table = pd.read_csv(built.figures / "data" / "a-table1.csv").set_index(["method", "metric"])
-    found = measured.measure(built, "a-t1-dd-rnalign")
+@pytest.mark.slow
+def test_values_are_those_of_the_tables(smoke):
+    table = pd.read_csv(smoke.figures / "data" / "a-table1.csv").set_index(["method", "metric"])
+    found = measured.measure(smoke, "a-t1-dd-rnalign")
     assert (found.value, found.n) == pytest.approx(tuple(table.loc[("RNAlign", "delta_d"), ["value", "n"]]))
-    match = pd.read_csv(built.figures / "data" / "b-fig2.csv").set_index("class")
-    assert measured.measure(built, "b-fig2-acc-blood").value == pytest.approx(match.loc["blood", "accuracy"])
-    assert measured.measure(built, "b-acc-spleen").value == pytest.approx(100 * match.loc["spleen", "accuracy"])
+    match = pd.read_csv(smoke.figures / "data" / "b-fig2.csv").set_index("class")
+    assert measured.measure(smoke, "b-fig2-acc-blood").value == pytest.approx(match.loc["blood", "accuracy"])
+    assert measured.measure(smoke, "b-acc-spleen").value == pytest.approx(100 * match.loc["spleen", "accuracy"])
 
 
 def check_verdicts(rows):
@@ -91,8 +76,9 @@ def check_verdicts(rows):
     assert not (rows[number & ~settings]["verdict"] == ledger.REPRODUCED).any()
 
 
-def test_all_claims_have_a_verdict_on_generated_data(built):
-    check_verdicts(ledger.ledger(built))
+@pytest.mark.slow
+def test_all_claims_have_a_verdict_on_generated_data(smoke):
+    check_verdicts(ledger.ledger(smoke))
 
 
 @pytest.mark.parametrize("name", ["mini", "mini474"])
@@ -192,8 +178,9 @@ def test_a_lowest_value_comes_with_the_interval_and_n_of_its_row():
     assert (found.value, found.low, found.high, found.n) == (100, 50, 150, 8)
 
 
-def test_a_count_has_no_n_and_a_score_has_interval_and_n(built):
-    rows = ledger.ledger(built).set_index("id")
+@pytest.mark.slow
+def test_a_count_has_no_n_and_a_score_has_interval_and_n(smoke):
+    rows = ledger.ledger(smoke).set_index("id")
     assert rows.loc[rows["kind"].isin(ledger.COUNTS), "n"].isna().all()
     scores = rows.loc[["a-t1-dd-rnalign", "b-ba", "b-target-acc", "b-base-margin", "b-acc-floor", "b-target-nbl-rest"]]
     assert scores[["low", "high", "n"]].notna().all(axis=None)

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -64,18 +63,6 @@ def test_each_figure_is_saved_once_by_the_cell_tagged_with_its_id():
                 assert f'"{tag}"' in cell.source
 
 
-def run_smoke(root):
-    command = [str(root / "run_all.sh"), "--venv", sys.prefix, "--profile", "smoke"]
-    return subprocess.run(command, capture_output=True, text=True, cwd="/")
-
-
-@pytest.fixture(scope="session")
-def smoke():
-    done = run_smoke(config.ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return config.load("smoke")
-
-
 @pytest.mark.slow
 def test_every_figure_and_table_is_made(smoke):
     for name in NAMES:
@@ -110,14 +97,14 @@ def test_headlines_are_what_the_executed_notebook_says(smoke):
 
 
 @pytest.mark.slow
-def test_second_run_has_nothing_to_do(smoke):
+def test_second_run_has_nothing_to_do(smoke, run_smoke):
     done = run_smoke(config.ROOT)
     assert done.returncode == 0
     assert "everything is up to date" in done.stdout
 
 
 @pytest.mark.slow
-def test_a_fresh_copy_in_a_folder_with_a_space_makes_the_same_tables(smoke, tmp_path):
+def test_a_fresh_copy_in_a_folder_with_a_space_makes_the_same_tables(smoke, run_smoke, tmp_path):
     copy = tmp_path / "a copy"
     copy.mkdir()
     ignore = shutil.ignore_patterns("raw", "processed", "__pycache__", ".ipynb_checkpoints")
