@@ -20,6 +20,7 @@ import nbformat
 from lib import config
 
 FOLDER = config.ROOT / "notebooks"
+EXERCISE, SOLUTION = "exercise", "solution"  # tags of cells
 FIGURE_ID = re.compile(r"^[ab]-(fig|table)[\w-]*$")
 
 
@@ -179,9 +180,14 @@ def _failure(error: Exception, name: str, executed: Path) -> str:
     return f"{name}  FAILED in cell [{cell}]: {reason}\n          open the executed copy: {shown}"
 
 
+def is_tagged(cell: nbformat.NotebookNode, tag: str) -> bool:
+    """Whether a cell carries a tag."""
+    return tag in cell.metadata.get("tags", [])
+
+
 def without_exercises(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """A notebook without its exercises and their solutions, for a user's own files: these need data like the demo's."""
-    kept = [cell for cell in notebook.cells if not {"exercise", "solution"} & set(cell.metadata.get("tags", []))]
+    kept = [cell for cell in notebook.cells if not is_tagged(cell, EXERCISE) and not is_tagged(cell, SOLUTION)]
     return nbformat.from_dict(notebook | {"cells": [c for c in kept if not c.source.startswith("## Exercises")]})
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import nbformat
 
 from lib import config, notebooks
+from lib.notebooks import EXERCISE, SOLUTION, is_tagged
 
-EXERCISE, SOLUTION = "exercise", "solution"  # tags of cells
 HEADING = re.compile(r"^### Exercise (\d+) \((\d+) minutes\)", re.M)
 ANSWER = "# your answer"
 
@@ -44,11 +44,6 @@ write `profile = "smoke"` there. The numbers of `smoke` mean nothing. Those of `
 
 All data are generated (`lib/synthetic.py`). Nothing here is for diagnosis.
 """
-
-
-def is_tagged(cell: nbformat.NotebookNode, tag: str) -> bool:
-    """Whether a cell carries a tag."""
-    return tag in cell.metadata.get("tags", [])
 
 
 def exercises(notebook: nbformat.NotebookNode) -> list[tuple[str, int]]:
