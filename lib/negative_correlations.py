@@ -11,13 +11,13 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import gaussian_kde
 
 from lib.metrics.bootstrap import Estimate, interval, share
 from lib.metrics.reconstruction import spearman_per_sample
 from lib.metrics.repeats import FEWEST, SHARE, over_repeats
 from lib.models import training
-from lib.models.tissue_vae import TissueVAE
-from lib.tissue_baselines import with_lost_genes
+from lib.models.tissue_vae import TissueVAE, random_mask
 
 LOST = (0.0, 0.25, 0.5, 0.75)  # shares of each sample's genes that lose their reads
 LATENTS = ("sampled", "mean")
@@ -40,6 +40,13 @@ def by_output(
     return found
 
 
+def with_lost_genes(data: ad.AnnData, share: float, seed: int) -> ad.AnnData:
+    """`data` (standardised) as if a random share of each sample's genes had no reads: 0 on the log2(TPM+1) scale."""
+    mean, sd = (data.var[c].to_numpy(np.float32) for c in ("mean", "sd"))
+    nothing = np.where(sd > 0, -mean / np.where(sd > 0, sd, 1), 0).astype(np.float32)
+    return ad.AnnData(np.where(random_mask(*data.shape, share, seed), nothing, data.X), obs=data.obs, var=data.var)
+
+
 @torch.no_grad()
 def decoded(vae: TissueVAE, data: ad.AnnData, latent: str, seed: int) -> np.ndarray:
     """Profiles decoded from a "sampled" code or from its "mean", whatever the variant does: samples × genes."""
@@ -50,6 +57,35 @@ def decoded(vae: TissueVAE, data: ad.AnnData, latent: str, seed: int) -> np.ndar
             mean, log_var = module.encode(torch.from_numpy(X[start : start + BLOCK]))
             blocks.append(module.decode(module.sample(mean, log_var) if latent == "sampled" else mean).numpy())
     return np.concatenate(blocks)
+
+
+def below_zero(per_sample: pd.DataFrame) -> pd.DataFrame:
+    """Share of samples whose correlation is below zero, and where the density peaks there, if it does.
+
+    per_sample: one column of correlations per model. A peak is a local maximum of a Gaussian kernel density.
+    """
+    grid = np.linspace(-1, 1, 401)
+    rows = []
+    for name, rho in per_sample.items():
+        rho = rho.dropna()
+        below = share(rho < 0)
+        density = gaussian_kde(rho)(grid) if rho.nunique() > 1 else np.zeros_like(grid)
+        peaks = np.flatnonzero((density[1:-1] > density[:-2]) & (density[1:-1] > density[2:])) + 1
+        low = peaks[(grid[peaks] < 0) & (density[peaks] > 0.05 * density.max())]
+        peak = f"{grid[low[density[low].argmax()]]:.2f}" if len(low) else "none"
+        row = {"model": name, "share_below_zero": below.value, "low": below.low, "high": below.high}
+        rows.append(row | {"peak_below_zero": peak, "median": rho.median(), "n": below.n})
+    return pd.DataFrame(rows)
+
+
+def below_zero_in_words(table: pd.DataFrame, profiles: str) -> str:
+    """`below_zero` of one set of profiles; what causes it is asked by `contrasts`."""
+    said = []
+    for row in table.itertuples():
+        peak = "no peak there" if row.peak_below_zero == "none" else f"a peak at {row.peak_below_zero}"
+        said.append(f"{row.model} {row.share_below_zero:.1%} ({row.low:.1%} to {row.high:.1%}), {peak}")
+    n = table["n"].iloc[0]
+    return f"Test samples ({profiles}, n = {n:,}) correlated below zero with their reconstruction: {'; '.join(said)}."
 
 
 def shares(models: dict[str, dict]) -> pd.DataFrame:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import anndata as ad
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
@@ -23,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from lib import curation, notebooks
 from lib.config import Profile
 from lib.metrics.classification import knn_predict
-from lib.models.tissue_vae import TissueVAE, random_mask
+from lib.models.tissue_vae import TissueVAE
 from lib.models.tissue_variants import NoDecoder
 
 REDUCED_TO = 50
@@ -102,19 +101,6 @@ def with_tissue(data: ad.AnnData) -> ad.AnnData:
 def part_of(data: ad.AnnData, part: str) -> ad.AnnData:
     """The samples of one part of obs.split."""
     return data[(data.obs["split"] == part).to_numpy()]
-
-
-def decode_mean(vae: TissueVAE, data: ad.AnnData) -> np.ndarray:
-    """Profiles decoded from the mean of the code, whichever the variant: samples × genes, without sampling noise."""
-    with torch.no_grad():
-        return vae.module_.decode(torch.from_numpy(vae.embed(data))).numpy()
-
-
-def with_lost_genes(data: ad.AnnData, share: float, seed: int) -> ad.AnnData:
-    """`data` (standardised) as if a random share of each sample's genes had no reads: 0 on the log2(TPM+1) scale."""
-    mean, sd = (data.var[c].to_numpy(np.float32) for c in ("mean", "sd"))
-    nothing = np.where(sd > 0, -mean / np.where(sd > 0, sd, 1), 0).astype(np.float32)
-    return ad.AnnData(np.where(random_mask(*data.shape, share, seed), nothing, data.X), obs=data.obs, var=data.var)
 
 
 def highly_variable(spread: np.ndarray, n: int) -> np.ndarray:

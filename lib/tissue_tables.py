@@ -7,11 +7,10 @@ import warnings
 import anndata as ad
 import numpy as np
 import pandas as pd
-from scipy.stats import gaussian_kde
 
 from lib.config import Evaluation
 from lib.curation import sample_groups
-from lib.metrics.bootstrap import Estimate, interval, interval_by_group, share
+from lib.metrics.bootstrap import Estimate, interval, interval_by_group
 from lib.metrics.classification import balanced_accuracy, paired_difference, unpaired_difference, weighted_f1
 from lib.metrics.mixing import knn_source_mixing, lisi, shuffled_mixing
 from lib.metrics.reconstruction import masked_spearman, spearman_per_gene, spearman_per_sample
@@ -175,49 +174,6 @@ def imputation(models: dict[str, TissueVAE], test: ad.AnnData, by: Evaluation, s
                 row = {"masked": fraction, "model": name, "samples": scope, "rho": rho.value}
                 rows.append(row | {"low": rho.low, "high": rho.high, "n": rho.n, "values": int(mask[:n].sum())})
     return pd.DataFrame(rows)
-
-
-def below_zero(per_sample: pd.DataFrame) -> pd.DataFrame:
-    """Share of samples whose correlation is below zero, and where the density peaks there, if it does.
-
-    per_sample: one column of correlations per model. A peak is a local maximum of a Gaussian kernel density.
-    """
-    grid = np.linspace(-1, 1, 401)
-    rows = []
-    for name, rho in per_sample.items():
-        rho = rho.dropna()
-        below = share(rho < 0)
-        density = gaussian_kde(rho)(grid) if rho.nunique() > 1 else np.zeros_like(grid)
-        peaks = np.flatnonzero((density[1:-1] > density[:-2]) & (density[1:-1] > density[2:])) + 1
-        low = peaks[(grid[peaks] < 0) & (density[peaks] > 0.05 * density.max())]
-        peak = f"{grid[low[density[low].argmax()]]:.2f}" if len(low) else "none"
-        row = {"model": name, "share_below_zero": below.value, "low": below.low, "high": below.high}
-        rows.append(row | {"peak_below_zero": peak, "median": rho.median(), "n": below.n})
-    return pd.DataFrame(rows)
-
-
-def below_zero_in_words(table: pd.DataFrame, profiles: str) -> str:
-    """Whether the sigmoid makes correlations negative: corrected, as published, and the sigmoid without sampling."""
-    rows = table.set_index("model")
-    corrected, published, sigmoid = (rows.loc[name] for name in ("corrected", "faithful", "faithful, mean decoded"))
-
-    def said(row: pd.Series) -> str:
-        peak = "no peak there" if row["peak_below_zero"] == "none" else f"a peak at {row['peak_below_zero']}"
-        return (
-            f"{row['share_below_zero']:.1%} ({row['low']:.1%} to {row['high']:.1%}), {peak}, median {row['median']:.2f}"
-        )
-
-    if published["low"] <= corrected["high"]:
-        verdict = "The published variant has no more negative correlations than the corrected one."
-    elif sigmoid["low"] > corrected["high"]:
-        verdict = "The sigmoid alone, without the noise of sampling, puts samples below zero."
-    else:
-        verdict = "It is the sampled code and not the sigmoid that puts samples below zero."
-    return (
-        f"Test samples ({profiles}, n = {published['n']:,}) whose correlation with their reconstruction is below zero: "
-        f"linear output {said(corrected)}; as published (sigmoid, sampled code) {said(published)}; sigmoid with the "
-        f"mean decoded {said(sigmoid)}. {verdict}"
-    )
 
 
 def source_mixing(Z: np.ndarray, source: pd.Series, tissue: pd.Series, by: Evaluation, seed: int):

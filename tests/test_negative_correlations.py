@@ -55,6 +55,25 @@ def test_all_shares_of_lost_genes_are_there(data, fitted):
     assert module.LOST[0] == 0 and all(rho.shape == (90,) for rho in found.values())
 
 
+def test_lost_genes_are_zeros_before_standardisation(data):
+    lost = module.with_lost_genes(data, 0.5, 0)
+    values = lost.X * lost.var["sd"].to_numpy() + lost.var["mean"].to_numpy()
+    assert (np.abs(values) < 1e-4).mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_peak_below_zero_is_found():
+    rng = np.random.default_rng(0)
+    good = rng.normal(0.8, 0.05, 400)
+    two = np.concatenate([good[:300], rng.normal(-0.3, 0.05, 100)])
+    table = module.below_zero(pd.DataFrame({"corrected": good, "faithful": two}))
+    rows = table.set_index("model")
+    assert rows.loc["corrected", "peak_below_zero"] == "none"
+    assert float(rows.loc["faithful", "peak_below_zero"]) == pytest.approx(-0.3, abs=0.05)
+    assert rows.loc["faithful", "share_below_zero"] == pytest.approx(0.25)
+    said = module.below_zero_in_words(table, "as they are")
+    assert "corrected 0.0%" in said and "no peak there; faithful 25.0%" in said
+
+
 def given(below: float, n=1000) -> np.ndarray:
     return np.where(np.arange(n) < below * n, -0.3, 0.5)
 

@@ -123,6 +123,18 @@ def test_a_fresh_copy_in_a_folder_with_a_space_makes_the_same_tables(smoke, run_
         assert made.read_bytes() == again.read_bytes(), table
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_reads_only_what_its_rule_declares(name):
+    rules, _, _ = (notebooks.FOLDER / "Snakefile").read_text().partition("rule all:")
+    made = {"config": {"profile": "smoke"}}
+    exec(rules, made)  # its part that is plain Python
+    reads, writes, _ = made["steps"](made["run"])[name]
+    declared = {part for path in reads + writes for part in Path(path).parts}
+    code = "\n".join(cell.source for cell in cells(name, "code"))
+    used = set(re.findall(r'"(\w+\.h5ad)"', code)) | set(re.findall(r'run\.processed / "(\w+)" / ', code))
+    assert used <= declared
+
+
 def test_a_notebook_that_fails_names_cell_error_and_copy(tmp_path, monkeypatch, capfd):
     source = notebooks.nbformat.v4.new_notebook(
         metadata=notebooks.read(NAMES[0]).metadata,

@@ -74,15 +74,6 @@ def test_test_samples_change_no_fit(run, tissue, result):
     assert all((again[name].calls[10:] == result.methods[name].calls[10:]).all() for name in kept)
 
 
-def test_the_mean_is_decoded_without_noise(run, tissue):
-    data = tissue_baselines.on_split(tissue, "study")
-    vae = tissue_baselines.control_vae(run, data, "faithful", variant="faithful")
-    mean = tissue_baselines.decode_mean(vae, data)
-    assert ((mean > 0) & (mean < 1)).all()
-    assert not np.allclose(mean, vae.reconstruct(data))
-    assert len(vae.history_) <= run.tissue_controls.epochs
-
-
 def test_a_split_without_validation_part_is_stopped_by_a_tenth_of_training(run, tissue):
     """Never by the test part: its values change nothing in the model."""
     bare = tissue.copy()
@@ -104,12 +95,6 @@ def test_the_mlp_has_the_vaes_layers_and_resumes(run, tissue):
     sizes = [{k: w.shape for k, w in m.module_.state_dict().items() if "decoder" not in k} for m in (plain, vae)]
     assert sizes[0] == sizes[1] and not any("decoder" in k for k in plain.module_.state_dict())
     assert (plain.predict(data) == tissue_baselines.without_decoder(run, data).predict(data)).all()
-
-
-def test_lost_genes_are_zeros_before_standardisation(tissue):
-    lost = tissue_baselines.with_lost_genes(tissue_baselines.on_split(tissue, "study"), 0.5, 0)
-    values = lost.X * lost.var["sd"].to_numpy() + lost.var["mean"].to_numpy()
-    assert (np.abs(values) < 1e-4).mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_variable_genes_are_ranked_by_spread():

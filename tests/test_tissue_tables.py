@@ -113,21 +113,6 @@ def test_imputation_scores_masked_values_of_all_and_of_the_first_500():
     assert row["low"] < row["rho"] < row["high"]
 
 
-def test_a_peak_below_zero_is_found_and_explained():
-    rng = np.random.default_rng(0)
-    good = rng.normal(0.8, 0.05, 400)
-    two = np.concatenate([good[:300], rng.normal(-0.3, 0.05, 100)])
-    sides = {"corrected": good, "faithful": two, "faithful, mean decoded": two}
-    table = tissue_tables.below_zero(pd.DataFrame(sides)).set_index("model")
-    assert table.loc["corrected", "peak_below_zero"] == "none"
-    assert float(table.loc["faithful", "peak_below_zero"]) == pytest.approx(-0.3, abs=0.05)
-    assert table.loc["faithful", "share_below_zero"] == pytest.approx(0.25)
-    assert "sigmoid alone" in tissue_tables.below_zero_in_words(table.reset_index(), "as they are")
-    sides["faithful, mean decoded"] = good
-    noisy = tissue_tables.below_zero(pd.DataFrame(sides))
-    assert "sampled code and not the sigmoid" in tissue_tables.below_zero_in_words(noisy, "sparse")
-
-
 def test_mixing_stands_beside_its_expectation_and_one_source_has_none():
     rng = np.random.default_rng(0)
     tissue, source = pd.Series(np.repeat(["liver", "skin"], 60)), pd.Series(["GTEx", "TCGA"] * 60)
