@@ -187,7 +187,8 @@ def in_words(scores: pd.DataFrame, fitted: pd.DataFrame) -> str:
         for row in fitted.dropna(subset="per_doubling").itertuples()
     ]
     behind = "intervals over seeds" if seeds >= FEWEST else "intervals from the scatter of single trainings"
-    said[0] = f"Size alone ({seeds} seed(s); {behind}). {said[0]}"
+    of = "one seed" if seeds == 1 else f"{seeds} seeds"
+    said[0] = f"Size alone ({of}; {behind}). {said[0]}"
     return "\n\n".join([*said, *_cap_in_words(scores)])
 
 

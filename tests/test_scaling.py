@@ -182,7 +182,7 @@ def test_fits_tell_diminishing_returns_and_stay_below_one():
     assert (table["extrapolated_high"] < 1).all() and (table["extrapolated"] > 0.93).all()
     assert (table["corpus"] == int(1600 * 605_614 / 118_263)).all()
     words = scaling_tables.in_words(scores, table)
-    assert words.count("returns diminish.") == 6 and "1 seed(s)" in words
+    assert words.count("returns diminish.") == 6 and "one seed;" in words
     straight = scaling_tables.fits(grown({n: 0.5 + 0.05 * i for i, n in enumerate(bent)}))
     assert "not distinguishable" in scaling_tables.returns(straight.assign(curvature_high=0.01).iloc[0])
 
