@@ -390,7 +390,8 @@ def kbet_of_input_in_words(kbet: dict[str, pd.DataFrame]) -> str:
         said.append(f"{groups}: {values or 'not estimable'}")
     of = (published_scores(prefix)["kbet"]["input"] for prefix in ("a-t1", "a-t3-breast", "a-t3-lung"))
     paper = ", ".join(f"{value:.2f}" for value in of)
-    return f"ΔkBET of the unaligned input, {'; '.join(said)}. The paper prints {paper} for the three."
+    found = "; ".join(said) or "not estimable"
+    return f"ΔkBET of the unaligned input, {found}. The paper prints {paper} for the three."
 
 
 # --- what the paper leaves open about decoding ---------------------------------------------------------------

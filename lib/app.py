@@ -143,7 +143,8 @@ class Visit:
         """Everything that the visitor sees."""
         more = pn.Card(
             html(LABELS), self.labels, html(LINE_TABLE), self.line_table, html(SCALE), self.harmonise,
-            title="More: types of each sample, your own table of cell lines, scale", collapsed=True, **STRETCH,
+            title="More: types of each sample, your own table of cell lines, scale", collapsed=True, margin=(12, 10),
+            **STRETCH,
         )  # fmt: skip
         options = pn.FlexBox(self.cancer_type, self.purity, self.unit)
         top = html(
@@ -209,8 +210,8 @@ class Shown:
         note = f'<p class="caution">{escape(self.answer.note[0].upper() + self.answer.note[1:])}.</p>'
         calls = self.answer.calls.drop(columns="nearest_references").rename_axis("Sample").reset_index()
         far = int(calls["too_far"].sum())
-        for share in ("probability", "neighbours_share"):
-            calls[share] = [f"{value:.1%}" for value in calls[share]]
+        calls["probability"] = calls["probability"].map(web_plots.percent)
+        calls["neighbours_share"] = calls["neighbours_share"].map("{:.0%}".format)
         calls.insert(2, "too_far", calls.pop("too_far"))
         said = f"<p>{far or 'None'} of {len(calls)} too far from every reference to be named"
         said += ": do not use their calls.</p>" if far else ".</p>"
@@ -230,7 +231,8 @@ class Shown:
 
     def _of_sample(self, sample: str) -> pn.Column:
         call = self.answer.calls.loc[sample]
-        verdict = f"<p><b>{escape(sample)}</b>: {escape(call['tissue'])}, probability {call['probability']:.1%}.</p>"
+        said = escape(web_plots.percent(call["probability"]))
+        verdict = f"<p><b>{escape(sample)}</b>: {escape(call['tissue'])}, probability {said}.</p>"
         if call["too_far"]:
             verdict += f'<p class="caution">Abstains: {call["distance"]:.2g} times the distance from the nearest '
             verdict += "references within which 95 % of samples of known tissues stay. Do not use the call.</p>"
@@ -360,12 +362,18 @@ def _refuse_unusable(address: str, port: int) -> None:
         raise OSError(f"--address {address} --port {port}: {error}, expected a free port (--port N)") from None
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a port from 1 to 65535")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="./run_all.sh app", description="Ask the trained models on a web page.")
     models = parser.add_mutually_exclusive_group()
     models.add_argument("--profile", default=cli.DEMO, help="the models of this profile's run (default: demo)")
     models.add_argument("--model", metavar="DIR", type=Path, help="folder with models/ and compendia, as of a run")
-    parser.add_argument("--port", type=int, default=5006, help="default: 5006")
+    parser.add_argument("--port", type=_port, default=5006, help="default: 5006")
     parser.add_argument("--address", default="127.0.0.1", help="to listen on (default: 127.0.0.1, this machine only)")
     parser.add_argument(
         "--origin", metavar="HOST:PORT", help="what visitors type, where it is another than the address"

@@ -239,6 +239,8 @@ def classify(args: argparse.Namespace) -> None:
         if reference.uns.get("unit") == "scaled" and args.harmonise != "cohort":
             raise ValueError("--harmonise: the model's references are standardised values, expected cohort")
         samples.compare_unit(reference)
+        if args.harmonise == "cohort" and len(samples.names) < 2:
+            raise ValueError(f"--harmonise cohort: found 1 sample in {args.file}, expected several")
         caller = apply.TissueCaller(model, reference, samples.genes, args.harmonise)
         worth = caller.accuracy
         say(
@@ -271,9 +273,13 @@ def align(args: argparse.Namespace) -> None:
         aligner = apply.Aligner(model, compendium, samples.genes, args.lines)
         response = args.drug_response or trained.drug_response()
         drugs = response and apply.DrugTable(aligner, drug_response.read_drug_response(response))
+        if labels["purity"].isna().any():
+            say("  purity is not given for every sample: fitting its estimator, up to a minute")
         parts = [aligner(chunk, labels.loc[chunk.obs_names]) for chunk in samples.chunks()]
     if note := aligner.purity_note(labels):
         say(f"  {note}")
+    say("  similarity: Pearson's, at the mean of the latent code; draws_low, draws_high: 95 % of draws of the code,")
+    say("  whose noise tends to lower it; in_draws: share of the draws in which the line stays among the nearest")
     aligned = ad.concat([part for part, _ in parts])
     tables = {"lines": pd.concat([near for _, near in parts])}
     tables |= {"drugs": drugs(aligned)} if drugs else {}

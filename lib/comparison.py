@@ -7,7 +7,7 @@ import pandas as pd
 
 from lib.config import Evaluation
 from lib.metrics.alignment import delta_d_per_type, truth_scores, within_type_variance_kept
-from lib.metrics.bootstrap import Estimate, interval
+from lib.metrics.bootstrap import Estimate, interval, share
 from lib.neighbours import calls_of_lines, match_readings
 
 SCORES = {
@@ -180,21 +180,22 @@ def _what_is_lost(ours: pd.Series, none: pd.Series) -> str:
 
 
 def cohort_calls(cohort: pd.DataFrame, expected: dict[str, list[str]], known: set[str]) -> pd.DataFrame:
-    """Per group of an unseen cohort: n, share called one of its expected tissues, and the commonest calls.
+    """Per group of an unseen cohort: n, share called one of its expected tissues (Wilson), and the commonest calls.
 
-    cohort: columns `group`, `predicted`; expected: group -> tissues decided on beforehand; known: tissues that the
-    model was trained on. A group none of whose expected tissues is known has no share: it could only be wrong.
+    cohort: columns `group`, `predicted`; expected: group -> tissues decided on beforehand; known: tissues that can be
+    called. A group none of whose expected tissues is known has no share: it could only be wrong.
     """
     rows = []
     for group, calls in cohort.astype(str).groupby("group")["predicted"]:
         tissues = [tissue for tissue in expected.get(group, []) if tissue in known]
         absent = [tissue for tissue in expected.get(group, []) if tissue not in known]
         common = calls.value_counts().head(3)
+        found = share(calls.isin(tissues)) if tissues else Estimate(np.nan, np.nan, np.nan, 0)
         rows.append({
             "group": group,
             "n": len(calls),
-            "expected": ", ".join([*tissues, *(f"{tissue} (not in training)" for tissue in absent)]) or "none",
-            "called_as_expected": calls.isin(tissues).mean() if tissues else np.nan,
+            "expected": ", ".join([*tissues, *(f"{tissue} (can't be called)" for tissue in absent)]) or "none",
+            "called_as_expected": found.value, "low": found.low, "high": found.high,
             "commonest_calls": "; ".join(f"{tissue} {n}" for tissue, n in common.items()),
         })  # fmt: skip
     return pd.DataFrame(rows)

@@ -34,6 +34,7 @@ UNLABELLED_FOLDS = 2  # of the variants that read no line's type: half of the li
 
 GIVEN, SEEN = "RNAlign, type given", "RNAlign, type given, line seen"
 UNTOLD = "RNAlign, mean over types"  # the published model on a line whose type is not given
+BEST_REBUILT = "RNAlign, best-rebuilt type"  # the same under the type with which it rebuilds the line best
 
 Decoder = Callable[[RNAlign, ad.AnnData], np.ndarray]
 Fit = Callable[[int, ad.AnnData], RNAlign]
@@ -326,7 +327,7 @@ def without_labels(case: Case, trainer: Trainer, fold: np.ndarray, few: np.ndarr
         "types of tumours only": held_out(hidden, few, trainer.folds("tumour types"), {"": decode})[""],
         "rank input, no type in y": held_out(ranked, few, _untyped(trainer, "rank input"), {"": decode})[""],
     }
-    decoders = {UNTOLD: decode_without_type, "RNAlign, best-rebuilt type": decode_as_best_rebuilt}
+    decoders = {UNTOLD: decode_without_type, BEST_REBUILT: decode_as_best_rebuilt}
     guesses = guessed_types(case, trainer, few)
     decoders |= {f"RNAlign, {name}": _decode_as(data, types) for name, types in guesses.items()}
     full = held_out(data, fold, trainer.folds("RNAlign"), decoders | {GIVEN: decode})

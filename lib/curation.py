@@ -108,7 +108,7 @@ def fill_purity(obs: pd.DataFrame, missing: str) -> tuple[pd.DataFrame, pd.DataF
     if missing == "type median" and gap.any():
         known = purity.where(tumour)
         if known.isna().all():
-            raise ValueError("purity: found none for any tumour, expected some (or missing_purity 'keep')")
+            raise ValueError("purity: found none for any tumour, expected some (own estimates as a column will do)")
         medians = known.groupby(obs["cancer_type"]).median().fillna(known.median())
         purity = purity.fillna(obs["cancer_type"].map(medians))
     return obs.assign(purity=purity, purity_imputed=gap & purity.notna()), listed
@@ -850,6 +850,8 @@ def balance(
 
 def _write_tissue(out, parts, obs, funnel, reports, genes, gene_filter, seed) -> Compendium:
     reports["tissues"] = obs.groupby(["tissue", "organ_system", "split"]).size().unstack(fill_value=0).reset_index()
+    by_source = obs.groupby(["source", "split"]).size().unstack(fill_value=0)
+    reports["sources"] = by_source.assign(samples=by_source.sum(axis=1)).reset_index()
     shared = readers.common_genes([p.expression for p in parts])
     test = (obs["split"] == "test").to_numpy()
     train = (obs["split"] == "train").to_numpy()
@@ -860,8 +862,9 @@ def _write_tissue(out, parts, obs, funnel, reports, genes, gene_filter, seed) ->
         seen = gene_statistics(X, published_train, test) if gene_filter == "faithful" else statistics
         passed = np.flatnonzero(variable_genes(seen, gene_filter))
         kept = passed[top_genes(statistics.iloc[passed], genes, "sd")]
-        operations = ["shared genes", f"low-variance filter ({gene_filter})", "highest sd"]
-        reports["genes"] = pd.DataFrame({"operation": operations, "n": [len(shared), len(passed), len(kept)]})
+        left = pd.Series({"shared genes": len(shared), "low-variance filter": len(passed), "highest sd": len(kept)})
+        steps = {"change": left.diff().fillna(0).astype(int), "n": left, "note": ["", gene_filter, ""]}
+        reports["genes"] = pd.DataFrame(steps).rename_axis("operation").reset_index()
         return statistics.loc[kept, ["mean", "sd", "mad"]]
 
     write_compendium(out, parts, obs, shared, choose, _uns(parts, funnel, seed))

@@ -152,9 +152,11 @@ def predict(approach: Approach, X: np.ndarray, response: pd.DataFrame, folds: in
     """Samples × drugs: measured lines predicted when held out, all other samples from all measured lines.
 
     X: samples × genes; response: samples × drugs (`of_samples`). Split by line, the same for every approach.
-    ValueError when a fold leaves a drug unmeasured.
+    ValueError for no drugs, and when a fold leaves a drug unmeasured.
     """
     Y = response.to_numpy(float)
+    if not Y.shape[1]:
+        raise ValueError(f"response: found no drug that {MIN_LINES} lines or more answer differently, expected some")
     measured = np.flatnonzero(np.isfinite(Y).any(axis=1))
     if len(measured) < 2 * folds or (np.isfinite(Y).sum(axis=0) < MIN_LINES).any():
         found = f"{len(measured)} measured lines, {np.isfinite(Y).sum(axis=0).min()} for the rarest drug"

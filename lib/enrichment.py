@@ -196,7 +196,7 @@ def gene_table(differences: dict[str, pd.DataFrame], types: list[str], most: int
     """
     keys, rows = ["cancer_type", "scope", "gene"], []
     if not differences:
-        return pd.DataFrame([{"cancer_type": "none", "remark": "lines and tumours cannot be compared"}])
+        return _none("lines and tumours cannot be compared")
     both = differences["input"].merge(differences["RNAlign"], on=keys, suffixes=("_input", "_RNAlign"))
     for (cancer_type, scope), table in both[both["cancer_type"].isin(types)].groupby(["cancer_type", "scope"]):
         for direction, sign in (("higher in lines", 1), ("lower in lines", -1)):
@@ -208,7 +208,12 @@ def gene_table(differences: dict[str, pd.DataFrame], types: list[str], most: int
                 clear = (table[f"fdr_{method}"] < SIGNIFICANT) & (sign * table[f"t_{method}"] > 0)
                 row[f"n_significant_{method}"] = int(clear.sum())
             rows.append(row | {"n": len(table)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows) if rows else _none("no poorly aligned type has enough tumours and lines")
+
+
+def _none(remark: str) -> pd.DataFrame:
+    """The one row of a table that has nothing to show."""
+    return pd.DataFrame([{"cancer_type": "none", "remark": remark}])
 
 
 def set_table(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -219,12 +224,17 @@ def set_table(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def side_by_side(enriched: pd.DataFrame, most: int = 6) -> pd.DataFrame:
-    """`set_table` with the methods in columns: per type and scope the `most` largest |NES| with an FDR below 5 %."""
+    """`set_table` with the methods in columns: per type and scope the `most` largest |NES| with an FDR below 5 %.
+
+    Where there is none, one row says why.
+    """
     keys = ["cancer_type", "scope", "set", "n_genes"]
     if enriched.empty:
-        return pd.DataFrame(columns=keys)
+        return _none("no gene set was tested")
     wide = enriched.pivot(index=keys, columns="method", values=["nes", "fdr"])
     clear = wide["nes"].abs().where(wide["fdr"] < SIGNIFICANT).max(axis=1).dropna().sort_values(ascending=False)
+    if clear.empty:
+        return _none(f"no set with an FDR below {100 * SIGNIFICANT:.0f} %")
     chosen = wide.loc[clear.groupby(level=["cancer_type", "scope"]).head(most).index]
     chosen.columns = [f"{quantity}_{method}" for quantity, method in chosen.columns]
     methods = enriched["method"].unique()

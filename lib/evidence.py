@@ -341,7 +341,7 @@ def _by_rank(beyond: int, others: int) -> str:
 
 def page(row: pd.Series) -> str:
     """One type's evidence as Markdown; row: of `evidence` or of `absent_types`."""
-    title = f"### {row['cancer_type']}: {row['n_lines']} cell lines, {row['n_tumours']} tumours"
+    title = f"### {row['cancer_type']}: {row['n_lines']:.0f} cell lines, {row['n_tumours']:.0f} tumours"
     if row["verdict"] == ABSENT:
         reason = EXPLANATIONS[row["cancer_type"]].reason
         return f"{title}\n\n**The paper's reason:** {reason}. {in_words(row)}"
@@ -388,7 +388,7 @@ def _range(row: pd.Series, quantity: str, method: str, unit: str = "") -> str:
 
 def summary(pages: pd.DataFrame, enriched: pd.DataFrame) -> str:
     """How many of the paper's reasons the data support, and what sets the lines apart, in a paragraph."""
-    pages = pages[pages["verdict"] != ABSENT]
+    pages = pages[pages["verdict"].notna() & (pages["verdict"] != ABSENT)]  # without the row that says there is none
     named = pages[pages["cancer_type"].isin(EXPLANATIONS)]
     groups = named.groupby("verdict")["cancer_type"].agg(", ".join)
     said = [f"**{len(named)} of the {len(EXPLANATIONS)} types that the paper names are in these data.**"]

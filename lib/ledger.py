@@ -35,6 +35,7 @@ RULES = {
 }
 COUNTS = ("dataset", "hyperparameter")  # kinds of claim that are no statistics of samples: without n
 SHOWN = ["id", "where", "quantity", "published", "measured", "interval", "n", "split", "made_by", "verdict", "reason"]
+PAPERS = {"rnalign": "Paper A: RNAlign", "tissue-vae": "Paper B: tissue VAE"}
 UNLIKE = {"demo": "generated data", "files": "other data than the paper's", "archives": "the papers' archives"}
 
 
@@ -77,15 +78,17 @@ def _row(run: config.Profile, claim: dict) -> dict[str, Any]:
         "profile": run.name,
         "split": entry.split,
         "source": found.source,
-        "made_by": measured.made_by(found.figure_id or _first_compared(run, entry)),
+        "made_by": _made_by(run, entry, found),
         "verdict": verdict,
         "otherwise": otherwise,
         "reason": reason,
     }
 
 
-def _first_compared(run: config.Profile, entry: Source) -> str:
-    return measured.measure(run, entry.compare[0][0]).figure_id if entry.compare else ""
+def _made_by(run: config.Profile, entry: Source, found: Measured) -> str:
+    """The cell behind a value, or behind the first that a claim compares; the profile's line where it is a setting."""
+    compared = measured.measure(run, entry.compare[0][0]).figure_id if entry.compare else ""
+    return measured.made_by(found.figure_id or compared) or (found.source if found.value is not None else "")
 
 
 def judge(claim: dict, entry: Source, found: Measured, stated: list[Comparison], own_data: bool) -> tuple[str, str]:
@@ -237,10 +240,11 @@ def _page(table: pd.DataFrame, shown: pd.DataFrame, note: str) -> str:
     rules = "".join(
         f"<dt>{html.escape(name)}: {n}</dt><dd>{html.escape(RULES[name])}</dd>" for name, n in _ordered(table).items()
     )
-    parts = "".join(_html_table(shown[table["paper"] == paper], paper) for paper in table["paper"].unique())
+    parts = "".join(_html_table(shown[table["paper"] == paper], PAPERS[paper]) for paper in table["paper"].unique())
     style = (
         "body{font:15px/1.4 sans-serif;margin:1rem;max-width:90rem}div{overflow-x:auto}table{border-collapse:collapse}"
         "th,td{border:1px solid #bbb;padding:.2rem .4rem;text-align:left;vertical-align:top}dt{font-weight:bold}"
+        "div{max-height:90vh;overflow-y:auto}thead th{position:sticky;top:0;background:#fff}"
     )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from scipy.stats import gaussian_kde
 
-from lib.metrics.bootstrap import Estimate, interval, share
+from lib.metrics.bootstrap import share
+from lib.metrics.classification import paired_shares
 from lib.metrics.reconstruction import spearman_per_sample
 from lib.metrics.repeats import FEWEST, SHARE, over_repeats
 from lib.models import training
@@ -106,20 +107,14 @@ def contrasts(models: dict[str, dict], n_boot: int, seed: int) -> pd.DataFrame:
         pairs = {f"sigmoid − linear, code {z}": (("sigmoid", z), ("linear", z)) for z in LATENTS}
         pairs |= {f"sampled − mean, {o} output": ((o, "sampled"), (o, "mean")) for o in ("sigmoid", "linear")}
         for contrast, sides in pairs.items():
-            with_it, without = (models[output][lost, latent] for output, latent in sides)
-            rows.append({"lost": lost, "contrast": contrast} | _paired(with_it, without, n_boot, seed)._asdict())
+            with_it, without = (_below(models[output][lost, latent]) for output, latent in sides)
+            rows.append({"lost": lost, "contrast": contrast} | paired_shares(with_it, without, n_boot, seed)._asdict())
     return pd.DataFrame(rows)
 
 
-def _paired(with_it: np.ndarray, without: np.ndarray, n_boot: int, seed: int) -> Estimate:
-    """Difference of the shares below zero; without a single sample that differs, Wilson's bound either way."""
-    defined = ~(np.isnan(with_it) | np.isnan(without))
-    change = (with_it[defined] < 0).astype(float) - (without[defined] < 0)
-    found = interval(change, np.mean, n_boot, seed)
-    if change.any():
-        return found
-    bound = share(change != 0).high
-    return found._replace(low=-bound, high=bound)
+def _below(rho: np.ndarray) -> np.ndarray:
+    """1 below zero, 0 not, NaN where there is no correlation."""
+    return np.where(np.isnan(rho), np.nan, rho < 0)
 
 
 def over_seeds(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:

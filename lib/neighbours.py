@@ -15,7 +15,8 @@ def nearest_lines(tumours: ad.AnnData, lines: ad.AnnData, k: int = 25) -> pd.Dat
     """The k cell lines nearest to every tumour by Pearson correlation: columns tumour, rank, line, name, similarity.
 
     tumours, lines: samples × genes after one alignment, the same genes in the same order; `name` is the lines' obs
-    column of that name, else the line's id. Raises ValueError for other genes, and as `most_similar` does.
+    column of that name, and the line's id where that is empty or absent. Raises ValueError for other genes, and as
+    `most_similar` does.
     (Paper A, section 5: choice of cell lines by their similarity to a patient's tumour.)
     """
     if list(tumours.var_names) != list(lines.var_names):
@@ -23,12 +24,13 @@ def nearest_lines(tumours: ad.AnnData, lines: ad.AnnData, k: int = 25) -> pd.Dat
             f"lines: found other genes than in tumours ({lines.n_vars} and {tumours.n_vars}), expected same"
         )
     positions, similarity = most_similar(tumours.X, lines.X, k)
-    names = lines.obs.get("name", lines.obs_names)
+    names = lines.obs.get("name", pd.Series("", lines.obs_names)).astype(object)
+    names = names.where(names.notna() & (names != ""), lines.obs_names).to_numpy()
     return pd.DataFrame({
         "tumour": np.repeat(tumours.obs_names, k),
         "rank": np.tile(np.arange(1, k + 1), tumours.n_obs),
         "line": lines.obs_names[positions.ravel()],
-        "name": np.asarray(names, dtype=object)[positions.ravel()],
+        "name": names[positions.ravel()],
         "similarity": similarity.ravel(),
     })  # fmt: skip
 

@@ -133,7 +133,7 @@ def _refuse_odd_lines(path: Path, start: bytes) -> None:
     mark = max(b"\t,;", key=header.count)
     if header.count(mark) > MOST_LABELS:
         raise ValueError(f"{path}: found more than {MOST_LABELS:,} columns, expected samples × genes")
-    two = [line.decode("utf-8", "replace").rstrip("\r") for line in (header, rest.partition(b"\n")[0])]
+    two = [line.decode("utf-8", "replace").rstrip("\r" + chr(mark)) for line in (header, rest.partition(b"\n")[0])]
     names, values = (len(next(csv.reader([line], delimiter=chr(mark)), [])) for line in two)
     if 1 < names == values - 1:
         expected = "a name above the first column (R: write.csv, or write.table with col.names=NA)"

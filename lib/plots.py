@@ -215,9 +215,12 @@ def _free_spot(box: Bbox, points: np.ndarray, placed: list[Bbox], inside: Bbox) 
 
 
 def _medoids(xy: np.ndarray, groups: pd.Series, names: list[str]) -> dict[str, np.ndarray]:
-    """The sample of each group with the smallest median distance to the others: a mean may lie in no group at all."""
+    """The sample of each group with the smallest median distance to the others: a mean may lie in no group at all.
+
+    A group without samples has none.
+    """
     points = {name: xy[(groups == name).to_numpy()][:500] for name in names}
-    return {name: p[np.median(cdist(p, p), axis=1).argmin()] for name, p in points.items()}
+    return {name: p[np.median(cdist(p, p), axis=1).argmin()] for name, p in points.items() if len(p)}
 
 
 def alignment_map(ax, xy: np.ndarray, obs: pd.DataFrame, by: str, colours: dict, labelled: list[str]) -> None:

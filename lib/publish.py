@@ -150,7 +150,8 @@ def _entry(run: config.Profile, figure_id: str, cells: list, claims: pd.DataFram
         shown = f"![{figure_id}: {heading}]({path.name})"
     else:
         shown = f"[tables/{figure_id}.md](tables/{figure_id}.md)"
-    parts = [f"### {figure_id}", f"{heading}. {paragraph}", shown, _folded_claims(report.claims_of(claims, figure_id))]
+    claims = _folded_claims(report.claims_of(claims, figure_id))
+    parts = [f"### {figure_id}", report.in_words(heading, paragraph), shown, claims]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -40,13 +40,19 @@ UNITS = ("counts", "TPM", "log2(TPM+1)", "log2(TPM+0.001)", "log2", "scaled")
 FORMATS = ("xena_tsv", "depmap_csv", "gtex_gct", "archs4_h5", "flexynesis_h5", "h5ad", "delimited")
 BLOCK_VALUES = 2**22  # values in hand at once, whatever the width of the file: 32 MB as float64
 TOIL_FLOOR = -9.97  # log2(0.001), as Xena rounds it
+MISSING = (b"NA", b"N/A", b"NAN", b"NULL", b"INF", b"-INF")  # words for a number that is none
 
 SECOND_IDS = ("gene_name", "gene name", "gene_symbol", "symbol", "hgnc_symbol")  # of tables with two ids per gene
 GENE_COLUMNS = ["symbol", "ensembl_gene_id", "entrez_id", "prev_symbol", "alias_symbol"]
 ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})(?:\.\d+)?(?:_PAR_Y)?$")
 SYMBOL_AND_ID = re.compile(r"^(.+?) \(([^()]+)\)$")
-MONTH = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec"
-SPREADSHEET_DATE = re.compile(rf"^(\d{{1,2}}-({MONTH})|({MONTH})-\d{{1,2}}|\d{{4}}-\d\d-\d\d.*)$", re.IGNORECASE)
+# As spreadsheets write dates in English, and MARCH1, SEPT1, OCT1 and DEC1 in German and Romance languages.
+MONTH = "Jan|Feb|Mar|Mär|Mrz|Mars|Apr|May|Jun|Jul|Aug|Sep|Sept|Set|Oct|Okt|Out|Nov|Dec|Dez|Déc|Dic"
+SPREADSHEET_DATE = re.compile(
+    rf"^(\d{{1,2}}[-./ ]{{1,2}}({MONTH})\.?([-./ ]\d{{2,4}})?|({MONTH})[- /]\d{{1,4}}"
+    r"|\d{4}-\d\d-\d\d.*|\d{1,2}[./]\d{1,2}[./]\d{2,4})$",
+    re.IGNORECASE,
+)
 SYMBOL_LIKE = re.compile(r"^(?:[A-Z][A-Z0-9]*(?:-[A-Z0-9]+){0,2}|C\d+orf\d+)$")
 SAMPLE_LIKE = re.compile(r"^(TCGA-|TARGET-|GTEX-|ACH-\d|CVCL_|GS[ME]\d{3}|[SED]RR\d|TH[R\d]|SAMPLE)", re.IGNORECASE)
 ARCHS4_FIELDS = (
@@ -239,7 +245,7 @@ def detect_unit(values: ValueSummary, where="values") -> str:
     log2(TPM+0.001) and scaled have them) and for all zeros.
     """
     if values.minimum < 0:
-        toil = "values >= 0; declare unit='log2(TPM+0.001)' if this is a Xena Toil file"
+        toil = "values >= 0, not standardised; a Xena Toil file needs its unit declared: log2(TPM+0.001)"
         raise _refusal(where, f"negative values (lowest {values.minimum:.4g})", toil)
     if values.maximum == 0:
         raise _refusal(where, "only zeros", "expression values")
@@ -410,9 +416,9 @@ class Expression:
 
     def _convert(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Samples × features in the file's unit -> samples × genes in `output_unit`."""
+        self._refuse_bad(values, rows)
         if self.unit == "scaled":
             return values[:, self._first]
-        self._refuse_bad(values, rows)
         if self.unit in ("log2(TPM+1)", "log2"):
             return self._merge(values, log=True)
         if self.unit == "log2(TPM+0.001)":
@@ -436,12 +442,13 @@ class Expression:
 
     def _refuse_bad(self, values: np.ndarray, rows: np.ndarray) -> None:
         lowest = TOIL_FLOOR if self.unit == "log2(TPM+0.001)" else 0.0
-        good = (values >= lowest) & (values < np.inf)  # NaN is neither
+        good, expected = (values >= lowest) & (values < np.inf), f"a number of at least {lowest:g}"  # NaN is neither
+        if self.unit == "scaled":
+            good, expected = ~np.isinf(values), "a finite number or NaN"
         if not good.all():
             row, column = np.argwhere(~good)[0]
             where = f"{self.path}: sample {self.samples[rows[row]]!r}, gene {self._source.gene_ids[column]!r}"
-            found = f"{values[row, column]:.6g}"
-            raise _refusal(where, found, f"a number of at least {lowest:g} in {self.unit}")
+            raise _refusal(where, f"{values[row, column]:.6g}", f"{expected} in {self.unit}")
 
 
 def _sample_index(path: Path, samples: Sequence[str]) -> pd.Index:
@@ -693,6 +700,8 @@ def _open_text(path, sep, genes_in, unit, cache=None, skip=0, labels=1, shape=No
         if genes_in == "rows" and header[1].lower() in SECOND_IDS:
             labels = 2  # as nf-core's gene_id, gene_name
         header = header[labels:]
+        if "" in header:
+            raise _refusal(path, f"no name above column {labels + header.index('') + 1}", "one above each column")
         if genes_in == "rows":
             _sample_index(path, header)  # before the long work
         rows, values = _copy(_rows(path, sep, header, skip, labels), len(header), genes_in, file)
@@ -729,18 +738,28 @@ def _copy(rows, width: int, genes_in: str, file: h5py.File) -> tuple[list[str], 
 
 
 def _rows(path: Path, sep: str, header: list[str], skip: int, labels: int) -> Iterator[tuple[str, np.ndarray]]:
-    """(id, float64 values) of each data row; of two labels (GCT, nf-core) the id is `second (first)`: symbol (id)."""
+    """(id, float64 values) of each data row, without the empty rows and ends of rows that spreadsheets leave."""
+    width = labels + len(header)
     for number, line in enumerate(itertools.islice(_lines(path), skip + 1, None), 1):
         line = line.rstrip(b"\r\n")
-        if not line:
+        if not line.strip(sep.encode() + b" "):
             continue
         fields = line.split(sep.encode()) if b'"' not in line else _quoted(line, sep)
-        names = [f.decode() for f in fields[:labels]]
-        label = names[0] if labels == 1 else f"{names[-1]} ({names[0]})"
-        if len(fields) != labels + len(header):
+        fields = fields if any(fields[width:]) else fields[:width]
+        label = _row_label([f.decode() for f in fields[:labels]])
+        if len(fields) != width:
             found = f"{len(fields) - labels:,} values in row {number} ({label!r})"
-            raise _refusal(path, found, f"{len(header):,} as in the header")
+            title = ", the first line, without a title above it" if number == 1 and len(fields) > width else ""
+            raise _refusal(path, found, f"{len(header):,} as in the header{title}")
         yield label, _numbers(path, label, header, fields[labels:])
+
+
+def _row_label(names: list[str]) -> str:
+    """The id of a row: of two (GCT, nf-core) `symbol (id)`, or the first where the second is a free description."""
+    first, second = names[0], names[-1]
+    stable = ENSEMBL.match(first) or first.isdigit()
+    described = second.upper() in ("", "NA") or not (stable or SYMBOL_LIKE.match(second))
+    return first if len(names) == 1 or described else f"{second} ({first})"
 
 
 def _numbers(path: Path, label: str, header: list[str], fields: list[bytes]) -> np.ndarray:
@@ -750,7 +769,9 @@ def _numbers(path: Path, label: str, header: list[str], fields: list[bytes]) -> 
             return numbers
     column, field = next((c, f) for c, f in zip(header, fields, strict=True) if not _is_number(f))
     found = f"{field.decode('utf-8', 'replace')[:40]!r} in row {label!r}, column {column!r}"
-    raise _refusal(path, found, "a number with a decimal point" if b"," in field else "a number")
+    words = any(character.isalpha() for character in field.decode("utf-8", "replace")) and field.upper() not in MISSING
+    expected = "a number with a decimal point" if b"," in field else "a number"
+    raise _refusal(path, found, f"{expected}: only samples and genes have columns" if words else expected)
 
 
 def _is_number(field: bytes) -> bool:
@@ -767,8 +788,11 @@ def _quoted(line: bytes, sep: str) -> list[bytes]:
 def _header(path: Path, sep: str, skip: int = 0) -> list[str]:
     line = next(itertools.islice(_lines(path), skip, None), b"").rstrip(b"\r\n").removeprefix(b"\xef\xbb\xbf")
     fields = [f.decode().strip() for f in _quoted(line, sep)] if line else []
+    while fields and not fields[-1]:
+        fields.pop()
     if len(fields) < 2:
-        raise _refusal(path, f"a header of {len(fields)} fields", f"ids separated by {sep!r}")
+        found = f"the header {line.decode('utf-8', 'replace')[:40]!r}"
+        raise _refusal(path, found, "names separated by tabs, commas or semicolons in the first line, without a title")
     return fields
 
 

@@ -69,7 +69,7 @@ def recorded_settings(run: config.Profile, name: str) -> dict:
 def _plain(text: str) -> str:
     """Markdown as plain text on one line."""
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    return " ".join(re.sub(r"[`*]|^[#>]+ ?|\|", "", text, flags=re.M).split())
+    return " ".join(re.sub(r"[`*]|^[#>]+ ?", "", text, flags=re.M).split())
 
 
 def caption(cells: list, figure_id: str) -> tuple[str, str]:
@@ -80,6 +80,11 @@ def caption(cells: list, figure_id: str) -> tuple[str, str]:
     blocks = [b for text in reversed(above) for b in re.split(r"\n\s*\n", text)]
     paragraphs = [b for b in blocks if not re.match(r"\s*([#|*-]|\d+\.)\s?", b) or b.startswith("**")]
     return headings[-1] if headings else figure_id, _plain(paragraphs[0]) if paragraphs else ""
+
+
+def in_words(heading: str, paragraph: str) -> str:
+    """A caption as running text."""
+    return f"{heading}{'' if heading.endswith('?') else '.'} {paragraph}"
 
 
 def timing(run: config.Profile, name: str) -> str:
@@ -272,7 +277,7 @@ class Item:
     @property
     def alt(self) -> str:
         """What the picture shows, for readers who do not see it."""
-        return textwrap.shorten(f"{self.id}: {self.heading}. {self.paragraph}", 400, placeholder=" …")
+        return textwrap.shorten(f"{self.id}: {in_words(self.heading, self.paragraph)}", 400, placeholder=" …")
 
 
 @dataclass

@@ -273,9 +273,11 @@ def make_archives(run: config.Profile) -> None:
 
 
 def lab(arguments: list[str]) -> int:
-    """JupyterLab on notebooks/, on this machine's loopback address, with the arguments given."""
+    """JupyterLab on notebooks/, on the loopback address, with the arguments given; it asks the net nothing."""
     root = ["--allow-root"] if os.geteuid() == 0 else []
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", *root, *arguments, str(notebooks.FOLDER)]
+    silent = ["check_for_updates_class=jupyterlab.NeverCheckForUpdate", "news_url=None", "extension_manager=readonly"]
+    options = ["--ip=127.0.0.1", *root, *(f"--LabApp.{setting}" for setting in silent)]
+    command = [sys.executable, "-m", "jupyterlab", *options, *arguments, str(notebooks.FOLDER)]
     return subprocess.call(command, cwd=config.ROOT)
 
 
@@ -371,4 +373,5 @@ if __name__ == "__main__":
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (RunError, OSError, ValueError) as error:
-        sys.exit(f"run_all.sh: {error}")
+        print(f"run_all.sh: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lib import claims, tissue_scoring, transfer
 from lib.metrics.bootstrap import Estimate, interval
-from lib.metrics.classification import balanced_accuracy, paired_difference, weighted_f1
+from lib.metrics.classification import balanced_accuracy, paired_difference, paired_shares, weighted_f1
 from lib.metrics.growth import curvature, forecast, next_doubling, per_doubling, scatter
 from lib.metrics.repeats import FEWEST, over_repeats, verdict
 from lib.scaling import FULL, SHARES, Result
@@ -81,6 +81,10 @@ def compare(a: Result, b: Result, groups: pd.Series, n_boot: int, seed: int) -> 
         change = interval(of_b - of_a, statistic, n_boot, seed) if len(of_a) else NOT_ESTIMABLE
         add(metric, [statistic(x) if len(x) else np.nan for x in (of_a, of_b)], change)
 
+    def shares(metric, of_a, of_b):
+        means = [tissue_scoring.over(x, np.mean, 2, seed).value for x in (of_a, of_b)]
+        add(metric, means, paired_shares(of_b, of_a, n_boot, seed))
+
     for field, what in (("gene_rho", "gene"), ("sample_rho", "sample")):
         title = f"Spearman per {what}, median (difference: median over {what}s)"
         paired(title, getattr(left, field), getattr(right, field), np.median)
@@ -91,10 +95,10 @@ def compare(a: Result, b: Result, groups: pd.Series, n_boot: int, seed: int) -> 
     paired("LISI of sources", left.lisi, right.lisi, np.mean)
     correct = [(each.called == tissue).astype(float) for each in (left, right)]
     for name in sorted(set(tissue)):
-        paired(f"accuracy, {name}", *(each[tissue == name] for each in correct), np.mean)
+        shares(f"accuracy, {name}", *(each[tissue == name] for each in correct))
     for name in ("all", *transfer.in_order(groups)):
         of = np.ones(len(groups), bool) if name == "all" else (groups == name).to_numpy()
-        paired(f"called as expected, {name}", *(each.hits["cohort"][of] for each in (left, right)), np.mean)
+        shares(f"called as expected, {name}", *(each.hits["cohort"][of] for each in (left, right)))
     return pd.DataFrame(rows)
 
 

@@ -42,8 +42,10 @@ def risk_held_out(features: pd.DataFrame, survival: pd.DataFrame, folds: int, se
     """Log relative hazard of every patient by a Cox model that was fitted without him: (n,).
 
     features: patients × features, scaled here by the training part; survival: OS, OS.time in the same order.
-    ValueError for too few deaths, or features that no Cox model can be fitted to.
+    ValueError for too few deaths, missing features, or such that no Cox model can be fitted to.
     """
+    if (missing := features.isna().sum()).any():
+        raise ValueError(f"features: found {missing.max()} missing values of {missing.idxmax()!r}, expected none")
     events = int(survival["OS"].sum())
     if events < max(MIN_EVENTS, 2 * folds):
         raise ValueError(f"survival: found {events} deaths, expected at least {max(MIN_EVENTS, 2 * folds)}")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lib import claims, transfer
 from lib.metrics.bootstrap import Estimate, share
+from lib.metrics.classification import paired_shares
 from lib.metrics.repeats import FEWEST, SHARE, over_repeats, verdict
 from lib.tissue_controls import AGAIN, FULL, GENE_NOISE, LEARNED, LINES, Made
 from lib.tissue_scoring import BOUNDS, METRICS, NOT_ESTIMABLE, differences, estimates, over
@@ -82,7 +83,7 @@ def cohort_by_group(made: dict[str, Made], groups: pd.Series, n_boot: int, seed:
     for group in (*transfer.in_order(groups), "all") if LINES in made else ():
         mine = np.ones(len(groups), bool) if group == "all" else (groups == group).to_numpy()
         without, kept = (made[name].scored.hits["cohort"][mine] for name in (FULL, LINES))
-        change = _named("difference", over(kept - without, np.mean, n_boot, seed))
+        change = _named("difference", paired_shares(kept, without, n_boot, seed))
         for model, hits in (("without cell lines", without), ("with cell lines", kept)):
             value = share(hits[~np.isnan(hits)] == 1)._asdict()
             rows.append({"group": group, "model": model} | value | change | {"seed": seed})
@@ -120,10 +121,15 @@ def normalisations(made: dict[str, Made], n_boot: int, seed: int) -> pd.DataFram
         for how, hits in made[model].scored.hits.items() if model in made else ():
             row = {"model": model, "harmonise": how} | over(hits, np.mean, n_boot, seed)._asdict()
             for name, reference in (("to_published", "cohort"), ("to_alone", "none")):
-                change = over(hits - full[reference], np.mean, n_boot, seed) if reference in full else NOT_ESTIMABLE
-                row |= _named(name, change)
+                row |= _named(name, _change_to(full.get(reference), hits, n_boot, seed))
             rows.append(row | {"seed": seed})
     return pd.DataFrame(rows)
+
+
+def _change_to(reference: np.ndarray | None, hits: np.ndarray, n_boot: int, seed: int) -> Estimate:
+    if reference is None:
+        return NOT_ESTIMABLE
+    return Estimate(0.0, 0.0, 0.0, 0) if hits is reference else paired_shares(hits, reference, n_boot, seed)
 
 
 def normalisations_over_seeds(tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -10,11 +10,19 @@ from typing import NamedTuple
 import anndata as ad
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from lib import compendia, transfer
 from lib.config import Profile
 from lib.metrics.bootstrap import Estimate, interval
-from lib.metrics.classification import balanced_accuracy, knn_predict, paired_difference, weighted_f1
+from lib.metrics.classification import (
+    balanced_accuracy,
+    knn_predict,
+    paired_difference,
+    paired_shares,
+    weighted_f1,
+)
 from lib.metrics.mixing import knn_source_mixing, lisi
 from lib.metrics.reconstruction import (
     doubled_ranks,
@@ -40,7 +48,6 @@ METRICS = {
 BOUNDS = dict.fromkeys(METRICS, SHARE) | dict.fromkeys(("gene_rho", "sample_rho", "imputation"), CORRELATION)
 HIDDEN = 0.3
 NOT_ESTIMABLE = Estimate(np.nan, np.nan, np.nan, 0)
-BLOCK = 2048  # samples imputed at once
 
 
 class Scored(NamedTuple):
@@ -88,14 +95,21 @@ def score(run: Profile, vae: TissueVAE, test: ad.AnnData, known: ad.AnnData, hit
 def imputed_sums(vae: TissueVAE, test: ad.AnnData, share: float, seed: int) -> np.ndarray:
     """`masked_sums` of the imputation of a share of each sample's genes; holds the hidden values, no second matrix."""
     mask = random_mask(*test.shape, share, seed)
-    per_sample = mask.sum(axis=1)
     ranks = doubled_ranks(test.X[mask], "test")
-    imputed, ends = np.empty(len(ranks), np.float32), np.cumsum(per_sample)
-    for start in range(0, test.n_obs, BLOCK):
-        rows = slice(start, start + BLOCK)
-        first, last = ends[start] - per_sample[start], ends[rows][-1]
-        imputed[first:last] = vae.impute(test[rows], mask[rows])[mask[rows]]
-    return sums_of_ranks(ranks, imputed, per_sample)
+    return sums_of_ranks(ranks, imputed_values(vae, test, mask), mask.sum(axis=1))
+
+
+def imputed_values(vae: TissueVAE, test: ad.AnnData, mask: np.ndarray) -> np.ndarray:
+    """`vae.impute(test, mask)[mask]`, sample after sample, without holding the imputed matrix.
+
+    test: z-scores, genes in the model's order; mask: boolean samples × genes. float32.
+    """
+    network = vae.module_
+
+    def hidden_of(x: Tensor, hidden: Tensor) -> Tensor:
+        return network.reconstruct(x.masked_fill(hidden, 0.0))[hidden]
+
+    return vae._apply(test, hidden_of, (torch.from_numpy(mask),))  # batch by batch, by the random numbers of `impute`
 
 
 def cohort_hits(
@@ -143,7 +157,7 @@ def differences(against: Scored, scored: Scored, n_boot: int, seed: int) -> dict
             found[metric] = paired_difference(truth, ours, theirs, name, n_boot, seed)
     for metric, statistic in (("gene_rho", np.median), ("sample_rho", np.median), ("mixing", np.mean)):
         found[metric] = over(getattr(scored, metric) - getattr(against, metric), statistic, n_boot, seed)
-    found["target"] = over(scored.hits["cohort"] - against.hits["cohort"], np.mean, n_boot, seed)
+    found["target"] = paired_shares(scored.hits["cohort"], against.hits["cohort"], n_boot, seed)
     found["imputation"] = masked_difference(against.masked, scored.masked, n_boot, seed)
     return found
 

@@ -13,10 +13,17 @@ from lib.curation import sample_groups
 from lib.metrics.bootstrap import Estimate, interval, interval_by_group
 from lib.metrics.classification import balanced_accuracy, paired_difference, unpaired_difference, weighted_f1
 from lib.metrics.mixing import knn_source_mixing, lisi, shuffled_mixing
-from lib.metrics.reconstruction import masked_spearman, spearman_per_gene, spearman_per_sample
+from lib.metrics.reconstruction import (
+    doubled_ranks,
+    spearman_of_sums,
+    spearman_per_gene,
+    spearman_per_sample,
+    sums_of_ranks,
+)
 from lib.metrics.repeats import over_repeats
 from lib.models.tissue_vae import TissueVAE, random_mask
 from lib.tissue_baselines import Benchmark
+from lib.tissue_scoring import imputed_values
 
 FRACTIONS = (0.1, 0.2, 0.3)
 PUBLISHED_SAMPLES = 500  # the published code imputed the first 500 test samples, the text says all
@@ -82,15 +89,15 @@ def _points(gain: Estimate) -> str:
 def leak(splits: dict[str, Benchmark], by: Evaluation, seed: int) -> pd.DataFrame:
     """Balanced accuracy under the sample split minus that under the study split, per method, with its interval.
 
-    splits: "sample" and "study"; NaN where one is missing. Only tissues that both test parts hold count. Resampled
-    are studies and donors, within their tissue.
+    splits: "sample" and "study"; NaN where one is missing or no tissue is in both test parts, since only such tissues
+    count. Resampled are studies and donors, within their tissue.
     """
     methods = next(iter(splits.values())).methods
     columns = ["seed", "method", "tissues", "sample_split", "study_split", "gap", "gap_low", "gap_high"]
     columns += ["n_sample_split", "n_study_split"]
-    if len(splits) < 2:
+    shared = set.intersection(*(set(split.test["tissue"]) for split in splits.values()))
+    if len(splits) < 2 or not shared:
         return pd.DataFrame([{"seed": seed, "method": method} for method in methods], columns=columns)
-    shared = set.intersection(*(set(splits[s].test["tissue"]) for s in ("sample", "study")))
     rows = []
     for method in methods:
         parts = [_calls(splits[s], method, shared) for s in ("sample", "study")]
@@ -122,7 +129,10 @@ def leak_in_words(table: pd.DataFrame, relatives: float, epochs: int) -> str:
     """What the gap between the splits says of the VAE; relatives: share of test samples with one in training."""
     rows = table[table["method"] == "tissue VAE"]
     if rows["gap"].isna().all():
-        return "The compendium has one split only, so the leak between samples of one study or donor is not estimable."
+        return (
+            "The compendium has one split only, or no tissue in the test parts of both, so the leak between samples of "
+            "one study or donor is not estimable."
+        )
     over = _over_seeds(rows, "gap")
     gap, low, high = 100 * over.value, 100 * over.low, 100 * over.high
     seeds = f", means of {len(rows)} seeds" if len(rows) > 1 else ""
@@ -164,15 +174,18 @@ def imputation(models: dict[str, TissueVAE], test: ad.AnnData, by: Evaluation, s
 
     One correlation over all masked values: of the whole test part, and of its first 500 samples as published.
     """
-    rows = []
+    scopes, rows = {"all": test.n_obs, f"first {PUBLISHED_SAMPLES}": min(PUBLISHED_SAMPLES, test.n_obs)}, []
     for fraction in FRACTIONS:
         mask = random_mask(*test.shape, fraction, seed)
+        per_sample, original = mask.sum(axis=1), test.X[mask]
+        ranks = {scope: doubled_ranks(original[: per_sample[:n].sum()], "test") for scope, n in scopes.items()}
         for name, model in models.items():
-            imputed = model.impute(test, mask)
-            for scope, n in (("all", test.n_obs), (f"first {PUBLISHED_SAMPLES}", min(PUBLISHED_SAMPLES, test.n_obs))):
-                rho = masked_spearman(test.X[:n], imputed[:n], mask[:n], by.bootstrap, seed)
+            imputed = imputed_values(model, test, mask)
+            for scope, n in scopes.items():
+                sums = sums_of_ranks(ranks[scope], imputed[: len(ranks[scope])], per_sample[:n])
+                rho = spearman_of_sums(sums, by.bootstrap, seed)
                 row = {"masked": fraction, "model": name, "samples": scope, "rho": rho.value}
-                rows.append(row | {"low": rho.low, "high": rho.high, "n": rho.n, "values": int(mask[:n].sum())})
+                rows.append(row | {"low": rho.low, "high": rho.high, "n": rho.n, "values": len(ranks[scope])})
     return pd.DataFrame(rows)
 
 
@@ -208,6 +221,8 @@ def mixing_in_words(table: pd.DataFrame) -> str:
     mixing, lisi_row = table.iloc[0], table.iloc[1]
     if np.isnan(mixing["mean"]):
         return "The samples have one source, so mixing of sources is not estimable."
+    if mixing["expected"] == 0:
+        return "No neighbour could come from another source, even with sources shuffled: their mixing is not estimable."
     reached = (lisi_row["mean"] - 1) / (lisi_row["expected"] - 1)
     return (
         f"Of a test sample's nearest neighbours {mixing['mean']:.1%} ({mixing['low']:.1%} to {mixing['high']:.1%}) "

@@ -48,10 +48,15 @@ def harmonise(cohort: ad.AnnData, how: str, quantiles: np.ndarray | None = None)
     itself as published (rescaling them to the training mean and sd changes nothing: those are 0 and 1 there);
     "none", the training part's mean and sd; "reference", each sample's genes take the reference's `quantiles`
     first. The last two score one sample as they score it within a cohort. Genes that the cohort lacks are 0.
-    Raises ValueError for another `how`, for "reference" without quantiles, and for a cohort of one with "cohort".
+    Raises ValueError for another `how`, for "reference" without quantiles, for a cohort of one with "cohort", for NaN
+    and infinity, and without var.missing.
     """
     if how not in HARMONISE:
         raise ValueError(f"how: found {how!r}, expected one of {', '.join(HARMONISE)}")
+    if "missing" not in cohort.var:
+        raise ValueError("cohort.var: found no missing, expected a cohort of lib.curation")
+    if not np.isfinite(cohort.X).all():
+        raise ValueError(f"cohort: found {(~np.isfinite(cohort.X)).sum()} NaN or infinite values, expected none")
     present = ~cohort.var["missing"].to_numpy(bool)
     scaled = curation.standardise(cohort)
     if how == "cohort":
@@ -139,7 +144,12 @@ def reference_part(codes: ad.AnnData, reference: str) -> ad.AnnData:
 
 
 def nearest(reference: np.ndarray, Z: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(distances, positions), n × k, of the k nearest reference samples, Euclidean, nearest first."""
+    """(distances, positions), n × k, of the k nearest reference samples, Euclidean, nearest first.
+
+    All of them where there are fewer than k. Raises ValueError for none.
+    """
+    if not len(reference):
+        raise ValueError("reference: found no labelled samples, expected at least one")
     return NearestNeighbors(n_neighbors=min(k, len(reference)), algorithm="brute").fit(reference).kneighbors(Z)
 
 

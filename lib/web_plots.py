@@ -47,6 +47,11 @@ def atlas(places: pd.DataFrame, answer: Answer, sample: str) -> figure:
     return fig
 
 
+def percent(p: float) -> str:
+    """A probability of a network, which is never certain."""
+    return "> 99.9%" if p > 0.9995 else "< 0.1%" if p < 0.0005 else f"{p:.1%}"
+
+
 def organ_systems(places: pd.DataFrame) -> dict[str, str]:
     """The colours of the organ systems that are on the map."""
     return {name: colour for name, colour in plots.ORGAN_SYSTEMS.items() if (places["organ_system"] == name).any()}
@@ -55,7 +60,7 @@ def organ_systems(places: pd.DataFrame) -> dict[str, str]:
 def probabilities(of_sample: pd.Series) -> figure:
     """The most probable tissues of a sample, the first on top."""
     top = of_sample.sort_values(ascending=False, kind="stable")[:SHOWN][::-1]
-    source = ColumnDataSource({"tissue": list(top.index), "p": top, "said": [f"{p:.1%}" for p in top]})
+    source = ColumnDataSource({"tissue": list(top.index), "p": top, "said": [percent(p) for p in top]})
     fig = _figure(height=40 + 30 * len(top), y_range=list(top.index), x_range=Range1d(0, 1.3))
     fig.hbar(y="tissue", right="p", height=0.7, color=plots.BLUE, source=source)
     fig.text(x="p", y="tissue", text="said", source=source, x_offset=5, text_baseline="middle", text_font_size="13px")

@@ -175,6 +175,8 @@ def test_kbet_is_read_with_and_without_adapt(groups):
     assert tables.left_out_by_adapt(found)["input"].endswith("of 72")
     by = tables.by_reading(tables.medians(found, BY, 0, list(tables.KBET_READINGS)))
     assert list(by) == list(tables.KBET_READINGS) and set(by["k0 = 10"]) == {"input", "RNAlign"}
+    none = tables.kbet_readings({"input": X}, kind, group, 500)  # no group has as many
+    assert none.empty and tables.kbet_of_input_in_words({}).startswith("ΔkBET of the unaligned input, not estimable.")
 
 
 def test_dependence_on_a_choice_is_said_for_every_table():

@@ -185,6 +185,11 @@ def test_without_models_it_says_what_makes_them(tmp_path):
         Models(folder=tmp_path)
 
 
+def test_no_probability_is_shown_as_certain():
+    shown = [web_plots.percent(p) for p in (1.0, 0.9999, 0.9994, 0.5, 0.0001)]
+    assert shown == ["> 99.9%", "> 99.9%", "99.9%", "50.0%", "< 0.1%"]
+
+
 def test_what_a_visitor_gave_is_shown_escaped():
     shown = app.table(pd.DataFrame({"<script>": ["<img onerror=x>", "a"], "value": [0.12345, np.nan]}))
     assert "<script>" not in shown
@@ -225,6 +230,14 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(address):
     port = address.rstrip("/").rpartition(":")[2]
     with pytest.raises(OSError, match=f"--port {port}: .*expected a free port"):
         app.serve(["--port", port])
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
+def test_a_port_that_is_none_is_refused(port, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        app.serve([f"--port={port}"])
+    assert stopped.value.code == 2
+    assert "expected a port from 1 to 65535" in capsys.readouterr().err
 
 
 def test_it_listens_on_this_machine_only_and_refuses_another_site_s_socket(address):

@@ -263,13 +263,19 @@ def test_bad_clusters_and_settings():
         with pytest.raises(ValueError, match=message):
             cluster_de(X, labels)
     halves = np.arange(10) % 2
-    for settings, message in [({"order": "largest"}, "order"), ({"n": 5}, "n: found 5")]:
+    for settings, message in [({"order": "largest"}, "order"), ({"n": 5}, "n: found 5"), ({"n": 2.5}, "n: found 2.5")]:
         with pytest.raises(ValueError, match=message):
             contrastive_components(X, halves, X, halves, **settings)
     with pytest.raises(ValueError, match="genes"):
         mnn_correct(X, X, [7])
-    with pytest.raises(ValueError, match="k1"):
-        mnn_correct(X, X, [0], k1=0)
+    for settings in ({"k1": 0}, {"k2": 2.5}, {"fk": "5"}, {"ndist": -1}):
+        with pytest.raises(ValueError, match=f"^{next(iter(settings))}: found"):
+            mnn_correct(X, X, [0], **settings)
+        with pytest.raises(ValueError, match=f"^{next(iter(settings))}: found"):
+            Celligner(**settings).fit_transform(X, X, halves, halves)
+    for settings in ({"n_genes": 0}, {"n_pcs": 0}, {"n_neighbours": 1.5}):
+        with pytest.raises(ValueError, match=f"^{next(iter(settings))}: found"):
+            Celligner(**settings).fit_transform(X, X)
 
 
 def test_directions_in_which_lines_vary_more_are_not_removed():

@@ -151,6 +151,8 @@ def test_files_of_the_ledger_are_whole_and_escaped(tmp_path, monkeypatch):
     written = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False)
     assert list(written["id"]) == list(claims.load())
     assert not (written == "").any().any()
+    assert written.set_index("id").loc["a-hp-lr", "made_by"] == "profile smoke: rnalign_search.log10_lr"
+    assert (written.loc[written["measured"] != "–", "made_by"] != "–").all()
     page = (tmp_path / "claims.html").read_text()
     assert "a &lt;b&gt; | c" in page
     assert page.count("<tr") == len(rows) + 2

@@ -134,6 +134,13 @@ def test_either_orientation_and_every_harmonisation_agree(run, tpm, tmp_path):
     for how in ("reference", "cohort"):
         calls = run("classify", tpm, "--harmonise", how).out.splitlines()[1:]
         assert [line.split(",")[1] for line in calls] == ["blood"] * 5 + ["brain"] * 5
+    assert "--harmonise cohort: found 1 sample" in run("classify", tpm.iloc[:1], "--harmonise", "cohort").err
+
+
+def test_empty_cells_at_the_ends_of_rows_are_no_header_without_a_corner(run, tpm, tmp_path):
+    header, *rows = tpm.to_csv(index_label="sample").splitlines()
+    (tmp_path / "e.csv").write_text("\n".join([header, *(f"{row}," for row in rows)]))
+    assert run("classify", tmp_path / "e.csv").out == run("classify", tpm).out
 
 
 def test_ensembl_ids_need_a_table_and_work_with_it(run, tpm, tmp_path):
@@ -155,6 +162,7 @@ def test_align_gives_lines_of_the_type_with_intervals_and_estimates_a_missing_pu
     done = run("align", tpm, "--samples", tmp_path / "labels.csv", "--lines", 3, "--out", tmp_path / "a.csv")
     assert done.code == 0, done.err
     assert "purity of 1 samples estimated" in done.err
+    assert "draws_low, draws_high: 95 % of draws" in done.err
     lines = pd.read_csv(tmp_path / "a.lines.csv")
     assert list(lines["rank"]) == [1, 2, 3] * 10
     assert list(lines["cancer_type"][::3]) == ["Breast"] * 5 + ["Lung"] * 5

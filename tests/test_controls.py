@@ -256,6 +256,27 @@ def test_the_verdict_follows_the_numbers(published, withheld, verdict):
     assert verdict in control_tables.leak_in_words(leak_table(published, withheld))
 
 
+@pytest.mark.parametrize(("match", "gains"), [(0.9, True), (0.52, False), (0.4, False)])
+def test_a_gain_without_the_label_is_said_beside_the_verdict(match, gains):
+    words = control_tables.variants_in_words(leak_table(0.9, match), ["as published"])
+    assert ("can gain without their label" in words) == gains
+    assert "trained with types withheld" in words
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(0.5, "beaten: +0.20"), (0.1, "not beaten: -0.20")])
+def test_words_on_the_truth_say_who_is_beaten(value, verdict):
+    noise = 0.01 * np.random.default_rng(0).normal(size=30)
+    rows = [
+        pd.DataFrame({"method": method, "seed": 0, "score": score, "unit": np.arange(30), "value": mean + noise})
+        for method, mean in (("input", 0.3), ("ours", value))
+        for score in ("truth_lines", "truth_among_lines")
+    ]
+    said = control_tables.truth_in_words(pd.concat(rows), "ours", ["input"], EVALUATION, 0)
+    assert f"*ours*: over both kinds {value:.2f} against input 0.30 ({verdict}" in said
+    none = control_tables.truth_in_words(pd.concat(rows).assign(score="match"), "ours", ["input"], EVALUATION, 0)
+    assert none.startswith("There is no truth")
+
+
 def test_label_leak_changes_the_labels_of_lines_only(case, trainer, published):
     aligned = controls.label_leak(case, trainer, published)
     tumours = ~case.is_line
@@ -360,3 +381,21 @@ def test_ablations_of_few_tumours_or_one_type_are_scored_as_far_as_they_go(case,
         assert table.loc["variance_kept", "value"].tolist() == pytest.approx([1, 0.25])
         tumours = (~small.is_line).sum()
         assert (table.loc["match", "n"] == (0 if tumours < 25 else small.is_line.sum())).all()
+
+
+@pytest.mark.parametrize(("types", "said"), [(6, "no purity worsens it"), (2, "can't be judged by so few types")])
+def test_an_ablation_is_not_judged_by_two_types(types, said):
+    score = {"input": 3.0, "RNAlign": 1.0, "no purity": 2.0}
+    rows = [
+        pd.DataFrame({"method": m, "seed": 0, "score": s, "unit": np.arange(types).astype(str), "value": v})
+        for m, v in score.items()
+        for s in ("delta_d", "delta_d_ratio", "variance_kept")
+    ]
+    values = pd.concat(rows)
+    table = control_tables.wide(
+        control_tables.estimates(values, ["delta_d", "delta_d_ratio", "variance_kept"], EVALUATION, 0)
+    )
+    for name, prefix in (("delta_d", ""), ("delta_d_ratio", "ratio_")):
+        paired = control_tables.paired(values, name, "RNAlign", np.median, EVALUATION, 0).set_index("method")
+        table = table.join(paired.drop(columns="seeds").add_prefix(prefix), on="method")
+    assert said in control_tables.ablations_in_words(table)

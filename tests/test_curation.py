@@ -314,6 +314,9 @@ def test_study_split_and_other_readings(raw, tmp_path):
     assert (data.obs["split"] == data.obs["split_study"]).all()
     genes = made.reports["genes"]["n"].tolist()
     assert genes[0] * 0.97 < genes[1] < genes[0] and genes[2] == 100
+    assert made.reports["genes"]["change"].tolist() == [0, genes[1] - genes[0], 100 - genes[1]]
+    by_source = made.reports["sources"].set_index("source")["samples"]
+    assert by_source.to_dict() == data.obs["source"].value_counts().to_dict()
 
 
 def test_cohort_on_the_compendiums_genes(raw, tissue, tmp_path):

@@ -58,6 +58,17 @@ def test_figure_1_and_mixing_from_the_deposited_codes(run, tissue):
         compendia.deposited_codes(run, tissue.obs_names[:3].append(pd.Index(["unheard of"])))
 
 
+@pytest.mark.parametrize("name", ["embeddings_test.csv", "tgt_emb_bf93M.npy"])
+def test_what_was_not_downloaded_is_done_without(run, tissue, name):
+    file = compendia.deposit_folder(run) / name
+    away = file.rename(file.with_suffix(".away"))
+    try:
+        codes, bulkformer = compendia.deposited_codes(run, tissue.obs_names), compendia.has_deposited_bulkformer(run)
+    finally:
+        away.rename(file)
+    assert (codes is None) == name.endswith("csv") and bulkformer == name.endswith("csv")
+
+
 def test_baselines_and_figure_s1(run, tissue):
     found = tissue_baselines.benchmark(run, tissue, "sample")
     truth = found.test["tissue"].to_numpy(dtype=str)

@@ -151,3 +151,6 @@ def test_too_few_lines_is_an_error(screened):
     X, Y = screened
     with pytest.raises(ValueError, match="expected at least"):
         drug_response.predict(drug_response.ridge, X, Y.assign(a=Y["a"].where(Y.index < 6)), 5, 0)
+    few = drug_response.most_variable(Y[:6].reindex(Y.index), 40)
+    with pytest.raises(ValueError, match=r"^response: found no drug that 10 lines or more answer differently"):
+        drug_response.predict(drug_response.ridge, X, few, 5, 0)

@@ -170,4 +170,7 @@ def test_tables_over_methods(cohort):
     enriched = enrichment.set_table({m: enrichment.prerank_types(t, sets, ["C"], 100, 0) for m, t in tables.items()})
     wide = enrichment.side_by_side(enriched)
     assert wide.query("scope == 'own'")["set"].iloc[0] == "own" and (wide["nes_input"] == wide["nes_RNAlign"]).all()
-    assert enrichment.side_by_side(enrichment.set_table({})).empty and enrichment.sets_to_show(enriched.head(0)) == []
+    assert enrichment.gene_table(tables, [])["remark"].item() == "no poorly aligned type has enough tumours and lines"
+    assert enrichment.side_by_side(enrichment.set_table({}))["remark"].item() == "no gene set was tested"
+    assert enrichment.side_by_side(enriched.assign(fdr=0.5))["remark"].item() == "no set with an FDR below 5 %"
+    assert enrichment.sets_to_show(enriched.head(0)) == []

@@ -165,6 +165,9 @@ def test_types_absent_from_the_data_have_a_page_that_says_so(cohort, pages):
     eye = no_lines.set_index("cancer_type", drop=False).loc["Eye"]
     assert eye["n_tumours"] == 20 and "the data have no cell lines of this type" in evidence.page(eye)
     both = pd.concat([pages.reset_index(drop=True), absent])
+    nothing = pd.concat([pd.DataFrame([{"cancer_type": "none", "why": "no type is poor"}]), absent], ignore_index=True)
+    assert evidence.page(nothing.iloc[1]).startswith("### Esophagus: 0 cell lines, 0 tumours\n")
+    assert "none" not in evidence.summary(nothing, enrichment.set_table({})) and len(nothing) == 3
     summary = evidence.summary(both, enrichment.set_table({}))
     assert (
         "5 of the 7" in summary and "Without tumours or without cell lines here: Esophagus, Multiple Myeloma" in summary

@@ -255,6 +255,7 @@ def without(weights, name):
         (lambda w: w | {"encoder.enc_norm.bias": torch.ones(16).half()}, "16 float16, expected 16 float32"),
         (lambda w: {"state_dict": w}, "found state_dict, which are no weights"),
         (lambda w: [1, 2], "found list, expected weights by name"),
+        (lambda w: w | {7: torch.ones(2)}, "found 7, which are no weights, expected tensors only"),
     ],
 )
 def test_any_difference_from_the_published_layout_is_refused(tmp_path, change, message):
@@ -272,6 +273,7 @@ def test_any_difference_from_the_published_layout_is_refused(tmp_path, change, m
         (lambda w: w | {"module.bn.weight": torch.ones(16)}, r"has unknown 1 of the weights \(bn.weight\)"),
         (lambda w: w | {"module.layernorm.bias": torch.ones(8)}, "layernorm.bias 8 float32, expected 32 float32"),
         (lambda w: {"a": torch.ones(2)}, "found a …, expected gene_emb_onehot_layer.weight"),
+        (lambda w: {0: torch.ones(2)}, "found 0, which are no weights, expected tensors only"),
         (
             lambda w: {
                 "architecture": "x",
@@ -335,6 +337,29 @@ def test_files_that_belong_to_other_weights_are_refused(tmp_path):
     refused("found 59 rows, 59 of them different, expected the 60 genes")
     table.rename(columns={"ensg_id": "id"}).to_csv(tmp_path / bulkformer.GENES, index=False)
     refused("expected gene_symbol and ensg_id")
+
+
+def test_a_published_width_with_a_layer_too_few_is_refused(tmp_path):
+    """As a file cut short: of another width, any number of layers may be meant."""
+    path = write_bulkformer(tmp_path, SYMBOLS, width=256, layers=1) / "BulkFormer_93M.pt"
+    with pytest.raises(ValueError, match=r"BulkFormer_93M.pt: found 1 of the layers at width 256, expected 2$"):
+        bulkformer.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe" * 30])
+def test_a_gene_file_that_is_no_table_is_named(tmp_path, content):
+    path = write_bulkformer(tmp_path, SYMBOLS) / "BulkFormer_93M.pt"
+    (tmp_path / bulkformer.GENES).write_bytes(content)
+    with pytest.raises(ValueError, match=r"bulkformer_gene_info.csv: found no readable table \(.*expected") as error:
+        bulkformer.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_later_architecture_is_refused_by_its_files(tmp_path):
+    for name in foundation.LATEST:
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"found bulkformer-latest .*expected BulkFormer of December 2025"):
+        foundation.embed(compendium(expression()), tmp_path, "bulkformer")
 
 
 def test_graph_as_two_lists_of_positions_is_the_same(tmp_path):

@@ -126,6 +126,7 @@ def changed(column, value, rows=slice(0, 2)):
         (changed("purity", 0.5, slice(0, 74)), "no variation within any cancer type"),
         (changed("cancer_type", None), r"cancer_type'\]: found 2 missing"),
         (changed("sample_type", "tumor"), "expected 'tumour' and 'cell line'"),
+        (lambda adata: adata.obs.__setitem__("purity", "high"), r"purity'\]: found text"),
         (lambda adata: adata.obs.pop("purity"), "expected 'purity' among them"),
         (lambda adata: adata.X.__setitem__((0, 0), np.inf), "1 NaN or infinite"),
     ],

@@ -153,6 +153,7 @@ def test_kbet_is_nan_with_a_reason_where_r_gives_na(X, k0, reason):
         {"X": np.full((60, 3), np.nan)},
         {"k0": 12.5},
         {"alpha": 5},
+        {"alpha": "0.05"},
         {"n_repeat": 0},
         {"test_size": 0},
         {"test_size": 7.5},
@@ -271,7 +272,8 @@ def test_pvca_names_factors_that_cannot_be_estimated(factors, message):
 
 def test_pvca_names_bad_matrices_and_thresholds():
     factors = pd.DataFrame({"kind": [1, 2] * 6})
-    for X, threshold in ((np.ones((12, 5)), 0.6), (np.full((12, 5), np.inf), 0.6), (np.eye(12), 1.5)):
+    infinite = np.full((12, 5), np.inf)
+    for X, threshold in ((np.ones((12, 5)), 0.6), (infinite, 0.6), (np.eye(12), 1.5), (np.eye(12), "0.6")):
         with pytest.raises(ValueError, match=r"^(X|threshold): found"):
             pvca(X, factors, threshold)
 
@@ -301,7 +303,10 @@ def test_match_rate_gives_a_tie_to_the_most_correlated_type():
     assert list(result.predicted) == ["z"] and result.overall == 1
 
 
-@pytest.mark.parametrize("change", [{"k": 9}, {"lines": np.ones((3, 4))}, {"lines": np.eye(3)}, {"line_types": [1]}])
+BAD_MATCHES = [{"k": 9}, {"k": None}, {"lines": np.ones((3, 4))}, {"lines": np.eye(3)}, {"line_types": [1]}]
+
+
+@pytest.mark.parametrize("change", BAD_MATCHES)
 def test_match_rate_names_bad_input(change):
     rng = np.random.default_rng(0)
     good = {"tumours": rng.normal(size=(8, 4)), "tumour_types": [1, 2] * 4, "lines": rng.normal(size=(3, 4))}

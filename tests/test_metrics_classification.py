@@ -12,6 +12,7 @@ from lib.metrics.classification import (
     confusion_table,
     knn_predict,
     paired_difference,
+    paired_shares,
     per_class_accuracy,
     unpaired_difference,
     weighted_f1,
@@ -56,6 +57,8 @@ def test_per_class_accuracy_has_n_and_interval():
         right = CALLED[name == TRUE] == name
         assert (row["n"], row["correct"], row["accuracy"]) == (len(right), right.sum(), right.mean())
         assert 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1
+    both_right = per_class_accuracy(["eye", "eye", "skin"], ["eye", "eye", "eye"]).loc["eye"]
+    assert both_right["low"] < 0.4 and both_right["high"] == 1  # two of two
 
 
 def test_knn_predict_is_scikit_learns():
@@ -123,3 +126,14 @@ def test_confusion_rows_are_shares_of_the_true_class():
     assert table.loc["a", ["a", "b", "other"]].tolist() == [0.5, 0.5, 0]
     assert table.loc["b", ["a", "b", "other"]].tolist() == [0, 0.5, 0.5]
     assert list(confusion_table(["a", "b"], ["a", "b"]).columns) == ["a", "b"]
+    named_so = confusion_table(["other", "other", "b"], ["other", "z", "b"])
+    assert named_so.loc["other"].to_dict() == {"b": 0, "other": 0.5, "no true class": 0.5}
+
+
+def test_paired_shares_have_a_width_even_where_all_samples_change_alike():
+    some = paired_shares([1, 1, 0, 1, np.nan], [0, 1, 0, 0, 1], n_boot=200)
+    assert some.value == 0.5 and some.n == 4 and some.low < 0.5 < some.high
+    assert paired_shares([1, 0, 1], [1, 0, 1])[:3] == pytest.approx((0, -0.561, 0.561), abs=1e-3)
+    assert paired_shares(np.ones(3), np.zeros(3))[:3] == pytest.approx((1, 0.439, 1), abs=1e-3)
+    none = paired_shares([np.nan], [1])
+    assert np.isnan(none.value) and none.n == 0

@@ -40,6 +40,10 @@ def test_nearest_lines_are_those_of_highest_correlation_whatever_scale_and_offse
     expected = -np.sort(-r, axis=1)[:, :5]
     np.testing.assert_allclose(found["similarity"].to_numpy().reshape(-1, 5), expected, atol=1e-12)
     assert list(found["name"]) == list(found["line"])  # no names given: the ids
+    some = np.where(np.arange(lines.n_obs) < 2, "", lines.obs_names + "!")
+    named = neighbours.nearest_lines(tumours, ad.AnnData(lines.X, lines.obs.assign(name=some)), k=5)
+    expected = dict(zip(lines.obs_names, np.where(some == "", lines.obs_names, some), strict=True))
+    assert list(named["name"]) == list(named["line"].map(expected))
     lines.X = 3 * lines.X + 10
     again = neighbours.nearest_lines(tumours, lines, k=5)
     pd.testing.assert_frame_equal(found, again, rtol=1e-9)

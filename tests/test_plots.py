@@ -50,3 +50,13 @@ def test_every_organ_system_and_source_has_its_own_colour():
         assert len(set(palette.values())) == len(palette)
     own = plots.source_colours(["GTEx", "lab A", "lab B"])
     assert len(set(own.values())) == 3
+
+
+def test_a_map_leaves_out_the_name_of_a_type_without_tumours():
+    xy = np.random.default_rng(0).normal(size=(12, 2))
+    kinds, types = ["tumour"] * 8 + ["cell line"] * 4, ["lung"] * 8 + ["eye"] * 4
+    obs = pd.DataFrame({"sample_type": kinds, "cancer_type": types})
+    fig, ax = plt.subplots()
+    plots.alignment_map(ax, xy, obs, "cancer_type", {"eye": plots.GREY, "lung": plots.GREY}, ["lung", "eye"])
+    assert [text.get_text() for text in ax.texts] == ["lung"]
+    plt.close(fig)

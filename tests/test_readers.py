@@ -125,6 +125,10 @@ def test_flexynesis_layouts(tmp_path, names):
     with open_expression(path, unit="scaled") as e:
         assert list(e.samples) == SAMPLES and e.output_unit == "scaled"
         np.testing.assert_allclose(e.read().X, LOG - LOG.mean(0), atol=1e-6)
+    with h5py.File(path, "r+") as file:
+        file[names[0]][1, 2] = -np.inf
+    with open_expression(path, unit="scaled") as e, pytest.raises(ValueError, match="found -inf, expected a finite"):
+        e.read()
 
 
 @pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix])
@@ -251,7 +255,10 @@ def test_gene_table_from_file(tmp_path):
         harmonise_genes(["7468"], tmp_path / "wrong.txt")
 
 
-@pytest.mark.parametrize("symbol", ["1-Sep", "2-Mar", "Sep-01", "2023-09-01", "1-Dec (ENSG00000173077)"])
+DATES = ["1-Sep", "2-Mar", "Sep-01", "2023-09-01", "1-Dec (ENSG00000173077)", "01. Mrz", "01.09.2023", "1-Sep-24"]
+
+
+@pytest.mark.parametrize("symbol", DATES)
 def test_spreadsheet_dates_are_refused(symbol):
     with pytest.raises(ValueError, match=r"dates by a spreadsheet.*SEPTIN1"):
         harmonise_genes(["TP53", symbol])
@@ -319,7 +326,7 @@ def test_toil_offset_is_converted_exactly(tmp_path):
     tpm = np.array([[0, 0.001, 1, 50.5, 3000]] * 4)
     values = np.log2(tpm + 0.001).round(4)
     path = write_table(tmp_path / "toil.tsv", values.T, ENSEMBL, SAMPLES, "sample")
-    with pytest.raises(ValueError, match="declare unit"):
+    with pytest.raises(ValueError, match="unit declared"):
         open_expression(path)
     with open_expression(path, unit="log2(TPM+0.001)") as e:
         np.testing.assert_allclose(np.exp2(e.read().X) - 1, tpm, rtol=1e-4, atol=1e-6)
@@ -335,6 +342,28 @@ def test_contradicted_unit_is_an_error(tmp_path, unit, values):
     path = write_table(tmp_path / "x.tsv", values.T, SYMBOLS, SAMPLES)
     with pytest.raises(ValueError, match="expected"):
         open_expression(path, unit=unit)
+
+
+# --- as programs leave tables -------------------------------------------------------------------------------
+
+
+def test_empty_ends_of_rows_and_empty_rows_of_a_spreadsheet_do_not_count(tmp_path):
+    good = write_table(tmp_path / "x.csv", LOG.T, SYMBOLS, SAMPLES, "gene", ",")
+    lines = good.read_text().splitlines()
+    (tmp_path / "e.csv").write_text("\r\n".join([f"{line},," for line in lines] + [",,,"] * 3) + "\r\n")
+    (tmp_path / "r.csv").write_text("\n".join(lines[:1] + [f"{line}," for line in lines[1:]]))
+    for name in ("e.csv", "r.csv"):
+        with open_expression(good) as a, open_expression(tmp_path / name) as b:
+            assert list(b.samples) == SAMPLES
+            np.testing.assert_array_equal(a.read().X, b.read().X)
+
+
+def test_a_gct_s_description_is_a_symbol_only_where_it_looks_like_one(tmp_path):
+    rows = [("TP53", "na"), ("ACTB", "beta actin"), ("7157_at", "GAPDH"), ("ENSG00000136997.19", "MYC")]
+    table = "".join(f"{name}\t{said}\t1.5\t2\n" for name, said in rows)
+    (tmp_path / "x.gct").write_text(f"#1.2\n4\t2\nName\tDescription\tS1\tS2\n{table}")
+    with open_expression(tmp_path / "x.gct") as e:
+        assert list(e.genes) == ["TP53", "ACTB", "GAPDH", "MYC"]
 
 
 # --- bad input: one line with file, found and expected ------------------------------------------------------
@@ -358,6 +387,11 @@ def damage(folder):
         "zeros": b"gene\tTCGA-1\tTCGA-2\nTP53\t0\t0\nACTB\t0\t0\n",
         "binary": bytes(range(128, 256)) * 20,
         "date": b"gene\tTCGA-1\tTCGA-2\nTP53\t1\t2\n1-Sep\t0\t3\n",
+        "title": b"My cohort, TPM\ngene\tTCGA-1\tTCGA-2\nTP53\t1\t2\n",
+        "comment": b"# featureCounts\ngene\tTCGA-1\tTCGA-2\nTP53\t1\t2\n",
+        "padded": b"My cohort\t\t\ngene\tTCGA-1\tTCGA-2\nTP53\t1\t2\n",
+        "unnamed": b"gene\t\tTCGA-2\nTP53\t1\t2\nACTB\t1\t2\n",
+        "words": b"gene\tTCGA-1\tabout\nTP53\t1\ta gene\nACTB\t1\ta gene\n",
     }
     for name, content in files.items():
         (folder / f"{name}.tsv").write_bytes(content)
@@ -386,13 +420,18 @@ def damage(folder):
         folder / "zeros.tsv": (value, "only zeros"),
         folder / "binary.tsv": (value, "binary"),
         folder / "date.tsv": (value, "1-Sep"),
+        folder / "title.tsv": (value, "expected"),
+        folder / "comment.tsv": (value, "without a title"),
+        folder / "padded.tsv": (value, "without a title"),
+        folder / "unnamed.tsv": (value, "no name above column 2"),
+        folder / "words.tsv": (value, "only samples and genes have columns"),
         folder / "other.h5": (value, "data/expression"),
         folder / "turned.h5": (value, "transposed"),
     }
 
 
 CASES = """absent cut html.tsv html.h5 no half empty header twice text missing nan negative ragged zeros
-binary date other turned"""
+binary date title comment padded unnamed words other turned"""
 
 
 @pytest.mark.parametrize("case", CASES.split())

@@ -200,10 +200,11 @@ def test_a_caption_is_the_heading_above_and_the_nearest_paragraph():
     cells = [
         nb.new_markdown_cell("# A\n\nFirst."),
         nb.new_code_cell("x"),
-        nb.new_markdown_cell("More of A.\n\n| a |\n"),
+        nb.new_markdown_cell("More of *A*, `q(z|x)`.\n\n| a |\n"),
     ]
     cells.append(nb.new_code_cell("y", metadata={"tags": ["a-fig1"]}))
-    assert report.caption(cells, "a-fig1") == ("A", "More of A.")
+    assert report.caption(cells, "a-fig1") == ("A", "More of A, q(z|x).")
+    assert [report.in_words(heading, "Yes.") for heading in ("Is it A?", "A")] == ["Is it A? Yes.", "A. Yes."]
 
 
 @pytest.mark.slow

@@ -1,10 +1,14 @@
 """The command line of run_all.sh, up to the point where notebooks run."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 
+import chromium
 import pytest
+import requests
 
 from lib import compendia, config, notebooks, run, sources
 
@@ -98,3 +102,25 @@ def test_fetch_takes_what_the_paper_profile_reads(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "fetch", lambda ids, to, *rest: asked.update(ids=ids, to=to))
     assert run.main(["fetch", "--to", str(tmp_path)]) == 0
     assert asked == {"ids": compendia.archives(config.load("paper")), "to": str(tmp_path)}
+
+
+@pytest.mark.slow
+def test_lab_serves_the_notebooks_and_asks_the_net_nothing():
+    port = chromium.free_port()
+    options = ["--no-browser", f"--port={port}", "--IdentityProvider.token=t"]
+    command = [str(config.ROOT / "run_all.sh"), "--venv", sys.prefix, "lab", *options]
+    said = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+    def ask(path):
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f"http://127.0.0.1:{port}/{path}?token=t", timeout=20).json()
+
+    with subprocess.Popen(command, start_new_session=True, **said) as served:
+        try:
+            chromium.wait_for(lambda: ask("api"), "JupyterLab starts")
+            listed = {item["name"] for item in ask("api/contents")["content"]}
+            assert {f"{name}.ipynb" for name in notebooks.names()} <= listed
+            assert ask("lab/api/news") == {"news": []}
+            assert ask("lab/api/update") == {"notification": None}
+        finally:
+            os.killpg(served.pid, signal.SIGTERM)

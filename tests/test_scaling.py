@@ -148,6 +148,8 @@ def test_what_is_at_its_bound_stays_within_it():
 def test_means_over_trainings_have_an_interval_from_three_on():
     assert np.isnan(over_repeats([0.1, 0.2]).low) and over_repeats([0.1, np.nan]).seeds == 1
     assert over_repeats([np.nan]).seeds == 0
+    at_its_bound = over_repeats([1.0, 1.0, 1.0], (0, 1), 50)
+    assert at_its_bound.low == pytest.approx(0.99) and at_its_bound.value == at_its_bound.high == 1
     found = over_repeats([0.1, 0.2, 0.3])
     assert (found.low, found.high) == pytest.approx((0.2 - 0.2484, 0.2 + 0.2484), abs=1e-3)
     bounded = over_repeats([0.97, 0.99, 1.0], (0, 1))

@@ -71,6 +71,13 @@ def test_too_few_deaths_is_an_error(patients):
         survival.risk_held_out(features, table.assign(OS=np.arange(200) < 3), 5, 0)
 
 
+def test_missing_features_are_named(patients):
+    features, table = patients
+    gaps = features.assign(purity=np.where(np.arange(200) < 3, np.nan, 0.5))
+    with pytest.raises(ValueError, match=r"^features: found 3 missing values of 'purity', expected none$"):
+        survival.risk_held_out(gaps, table, 5, 0)
+
+
 def test_rare_types_share_the_reference():
     obs = pd.DataFrame({"cancer_type": ["a"] * 20 + ["b"] * 12 + ["c"] * 2, "purity": 0.5})
     assert list(survival.type_and_purity(obs)) == ["type b", "purity"]

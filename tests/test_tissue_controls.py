@@ -163,7 +163,7 @@ def test_table_gives_known_scores_and_paired_differences():
     assert table.loc[("no supervision", "target"), "n"] == 3
     models[controls.AGAIN] = scored(controls.AGAIN, wrong, 0.9, [1, 1, 1, 0])
     once = tables.over_seeds(tables.table(models, 200, 0))
-    assert "moves this share by +0.0 points (+0.0 to +0.0): less than the 2.5 points" in tables.noise_in_words(once)
+    assert "moves this share by +0.0 points (-49.0 to +49.0): less than the 2.5 points" in tables.noise_in_words(once)
     words = tables.in_words(once)
     assert words.startswith("One training each: how far trainings lie apart is unknown, so nothing below is a verdict")
     assert "*worse* against *full*: Spearman per gene" in words  # its accuracy moves no more than another seed's does

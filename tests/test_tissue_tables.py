@@ -1,12 +1,15 @@
 """Tables of paper B on cases whose answer is known."""
 
+from itertools import product
+
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 
 from lib import config, tissue_tables
 from lib.metrics.reconstruction import masked_spearman
-from lib.models.tissue_vae import random_mask
+from lib.models.tissue_vae import TissueVAE, random_mask
 from lib.tissue_baselines import Benchmark, Method
 
 BY = config.load("smoke").evaluation
@@ -66,8 +69,9 @@ def test_only_tissues_of_both_splits_count_and_one_split_has_no_gap():
     table = tissue_tables.leak({"sample": split_with(0.9), "study": more}, BY, 0)
     assert table.loc[0, ["tissues", "n_study_split"]].tolist() == [2, 200]
     alone = tissue_tables.leak({"sample": split_with(0.9)}, BY, 0)
-    assert alone["gap"].isna().all()
-    assert "not estimable" in tissue_tables.leak_in_words(alone, 0.8, 3)
+    nothing_shared = tissue_tables.leak({"sample": split_with(0.9), "study": split_with(0.6, ("lung", "eye"))}, BY, 0)
+    for table in (alone, nothing_shared):
+        assert table["gap"].isna().all() and "not estimable" in tissue_tables.leak_in_words(table, 0.8, 3)
 
 
 def test_relatives_are_samples_of_one_study_or_donor():
@@ -89,28 +93,20 @@ def test_constant_genes_and_samples_are_counted_not_scored():
     assert rows.loc[("per gene", "flat"), "n"] == 17
 
 
-class Exact:
-    """A model that imputes the truth plus noise."""
-
-    def __init__(self, noise):
-        self.noise = noise
-
-    def impute(self, adata, mask):
-        assert mask.sum(axis=1).tolist() == [int(mask[0].sum())] * len(mask)
-        return adata.X + self.noise * np.random.default_rng(1).normal(size=adata.shape)
-
-
 def test_imputation_scores_masked_values_of_all_and_of_the_first_500():
-    import anndata as ad
-
-    test = ad.AnnData(np.random.default_rng(0).normal(size=(600, 20)))
-    table = tissue_tables.imputation({"exact": Exact(0), "noisy": Exact(1)}, test, BY, 0)
-    assert table.loc[table["model"] == "exact", "rho"].tolist() == pytest.approx([1] * 6)
-    assert table["n"].tolist() == [600, 500] * 6
-    row = table[(table["model"] == "noisy") & (table["masked"] == 0.2) & (table["samples"] == "all")].iloc[0]
-    again = masked_spearman(test.X, Exact(1).impute(test, m := random_mask(600, 20, 0.2, 0)), m, BY.bootstrap)
-    assert row["rho"] == again.value
-    assert row["low"] < row["rho"] < row["high"]
+    X = np.random.default_rng(0).normal(size=(600, 20)).astype(np.float32)
+    test = ad.AnnData(X, pd.DataFrame({"tissue": np.tile(["a", "b"], 300)}, index=[f"s{i}" for i in range(600)]))
+    settings = dict(latent=4, supervisor_hidden=4, hidden_factor=0.5, max_epochs=1, device="cpu")
+    vaes = {variant: TissueVAE(**settings, variant=variant).fit(test) for variant in ("corrected", "faithful")}
+    table = tissue_tables.imputation(vaes, test, BY, 0)
+    assert table["n"].tolist() == [600, 500] * 6 and table["values"].tolist()[:2] == [1200, 1000]
+    rows = table.set_index(["model", "masked", "samples"])
+    for name, fraction in product(vaes, tissue_tables.FRACTIONS):
+        mask = random_mask(600, 20, fraction, 0)
+        imputed = vaes[name].impute(test, mask)
+        for scope, n in (("all", 600), ("first 500", 500)):
+            expected = masked_spearman(X[:n], imputed[:n], mask[:n], BY.bootstrap, 0)
+            assert rows.loc[(name, fraction, scope), ["rho", "low", "high"]].tolist() == list(expected[:3])
 
 
 def test_mixing_stands_beside_its_expectation_and_one_source_has_none():
@@ -122,6 +118,8 @@ def test_mixing_stands_beside_its_expectation_and_one_source_has_none():
     assert by_tissue["tissue"].tolist() == ["liver", "skin"] * 2
     apart, _ = tissue_tables.source_mixing(Z + 200 * (source == "TCGA").to_numpy()[:, None], source, tissue, BY, 0)
     assert apart["mean"].tolist() == pytest.approx([0, 1])
+    own, _ = tissue_tables.source_mixing(Z, tissue, tissue, BY, 0)  # every tissue has a source of its own
+    assert own["expected"].tolist() == pytest.approx([0, 1]) and "not estimable" in tissue_tables.mixing_in_words(own)
     alone, _ = tissue_tables.source_mixing(Z, pd.Series([""] * 120), tissue, BY, 0)
     assert alone["mean"].isna().all()
     assert "not estimable" in tissue_tables.mixing_in_words(alone)

@@ -81,6 +81,19 @@ def test_harmonise_refuses_what_it_cannot_do():
         transfer.harmonise(cohort[:1].to_memory(), "cohort")
 
 
+def test_values_that_are_no_numbers_and_an_empty_reference_are_named():
+    cohort = a_cohort()
+    cohort.X[0, 1] = np.nan  # over the cohort it would take the whole gene with it
+    for how in transfer.HARMONISE:
+        with pytest.raises(ValueError, match=r"^cohort: found 1 NaN or infinite values, expected none$"):
+            transfer.harmonise(cohort, how, np.zeros(12))
+    del cohort.var["missing"]
+    with pytest.raises(ValueError, match=r"^cohort\.var: found no missing"):
+        transfer.harmonise(cohort, "none")
+    with pytest.raises(ValueError, match=r"^reference: found no labelled samples"):
+        transfer.nearest(np.empty((0, 3)), np.zeros((2, 3)), 5)
+
+
 def test_calls_are_those_of_scikit_learns_classifier():
     rng = np.random.default_rng(0)
     reference = ad.AnnData(rng.normal(size=(80, 5)), obs=pd.DataFrame({"tissue": rng.choice(["a", "b", "c"], 80)}))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from sklearn.neighbors import KNeighborsClassifier
 
-from lib.metrics.bootstrap import Estimate, percentile_interval
+from lib.metrics.bootstrap import Estimate, interval, percentile_interval, share
 from lib.metrics.inputs import as_codes, as_matrix, as_neighbours
 
 
@@ -34,6 +34,23 @@ def paired_difference(y_true, pred_a, pred_b, score="balanced_accuracy", n_boot=
         raise ValueError(f"score: found {score!r}, expected one of {list(scores)}")
     measure = scores[score]
     return _estimate(y_true, [pred_a, pred_b], lambda t: measure(t[0]) - measure(t[1]), n_boot, seed)
+
+
+def paired_shares(after, before, n_boot: int = 1000, seed: int = 0) -> Estimate:
+    """Share of true values in `after` minus that in `before`, paired by sample, with its interval over samples and n.
+
+    after, before: (n,) of 1, 0, and NaN, which leaves a sample out. Where all samples change alike a bootstrap has no
+    width: the interval then reaches Wilson's bound for none of n to either side. No samples: NaN, n = 0.
+    """
+    change = np.asarray(after, float) - np.asarray(before, float)
+    change = change[~np.isnan(change)]
+    if not len(change):
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    found = interval(change, np.mean, n_boot, seed)
+    if np.ptp(change):
+        return found
+    bound = share(np.zeros(len(change))).high
+    return found._replace(low=max(found.value - bound, -1.0), high=min(found.value + bound, 1.0))
 
 
 def unpaired_difference(first, second, n_boot: int = 1000, seed: int = 0) -> Estimate:
@@ -68,7 +85,8 @@ def _recall_by_group(y_true, y_pred, groups, n_boot: int, rng) -> tuple[float, n
 def confusion_table(y_true, y_pred) -> pd.DataFrame:
     """Share of each true class (row) that is called each class (column): rows add up to 1; classes in `y_true` only.
 
-    Calls of a class that no sample has are in the column "other". Raises ValueError for missing labels.
+    Calls of a class that no sample has are in the column "other", or "no true class" where a class is called "other".
+    Raises ValueError for missing labels.
     """
     codes, levels = _shared_codes(y_true, [y_pred])
     counts = np.zeros((len(levels), len(levels)))
@@ -77,25 +95,22 @@ def confusion_table(y_true, y_pred) -> pd.DataFrame:
     table = pd.DataFrame(counts[present][:, present], index=levels[present], columns=levels[present])
     other = counts[present][:, ~present].sum(axis=1)
     if other.any():
-        table["other"] = other
+        table["no true class" if "other" in table else "other"] = other
     return table.div(counts[present].sum(axis=1), axis=0).rename_axis("class")
 
 
-def per_class_accuracy(y_true, y_pred, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+def per_class_accuracy(y_true, y_pred) -> pd.DataFrame:
     """Recall of every class in `y_true`: DataFrame (index class; columns n, correct, accuracy, low, high).
 
-    The interval resamples the samples of the class. Raises ValueError for missing labels.
+    Wilson's interval, which a class of two samples that are both right needs. Raises ValueError for missing labels.
     """
     codes, levels = _shared_codes(y_true, [y_pred])
-    n = np.bincount(codes[0], minlength=len(levels))
-    correct = np.bincount(codes[0][codes[0] == codes[1]], minlength=len(levels))
-    present = n > 0
-    n, correct = n[present], correct[present]
-    # the number right among n resampled samples of a class is binomial
-    draws = np.random.default_rng(seed).binomial(n, correct / n, size=(n_boot, len(n))) / n
-    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-    columns = {"n": n, "correct": correct, "accuracy": correct / n, "low": low, "high": high}
-    return pd.DataFrame(columns, index=pd.Index(levels[present], name="class"))
+    rows = {}
+    for code in np.unique(codes[0]):
+        right = codes[1][codes[0] == code] == code
+        accuracy, low, high, n = share(right)
+        rows[levels[code]] = {"n": n, "correct": right.sum(), "accuracy": accuracy, "low": low, "high": high}
+    return pd.DataFrame.from_dict(rows, orient="index").astype({"n": int, "correct": int}).rename_axis("class")
 
 
 def knn_predict(train_X, train_y, X, k: int = 5, metric: str = "cosine") -> np.ndarray:

@@ -1,5 +1,7 @@
 """Checks that every metric makes of its input, so that bad input is named instead of measured."""
 
+from numbers import Real
+
 import numpy as np
 import pandas as pd
 
@@ -39,7 +41,7 @@ def check_finite(X: np.ndarray, name: str) -> None:
 
 def as_neighbours(k, most: int, name: str = "k") -> int:
     """Return the number of neighbours `k` as int; ValueError unless it is a whole number from 1 to `most`."""
-    if not (np.isreal(k) and float(k).is_integer() and 1 <= k <= most):
+    if not (isinstance(k, Real) and float(k).is_integer() and 1 <= k <= most):
         raise ValueError(f"{name}: found {k!r} neighbours, expected 1 to {most} for this number of samples")
     return int(k)
 
@@ -58,7 +60,7 @@ def as_codes(labels, n: int, name: str, min_levels: int = 1) -> tuple[np.ndarray
     values = np.asarray(labels)
     if values.ndim != 1 or len(values) != n:
         raise ValueError(f"{name}: found labels of shape {values.shape}, expected ({n},), one per sample")
-    missing = int(pd.isna(values).sum())
+    missing = int(pd.isna(np.asarray(labels, dtype=object)).sum())  # a list with a NaN would become text
     if missing:
         raise ValueError(f"{name}: found {missing} missing labels (NaN or None), expected none")
     codes, levels = pd.factorize(values)

@@ -94,8 +94,8 @@ def _check_kbet_settings(alpha, **counts) -> None:
         if not (isinstance(value, Real) and float(value).is_integer() and value >= 1):
             expected = "None or a positive integer" if optional else "a positive integer"
             raise ValueError(f"{name}: found {value!r}, expected {expected}")
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha: found {alpha}, expected a value between 0 and 1")
+    if not (isinstance(alpha, Real) and 0 < alpha < 1):
+        raise ValueError(f"alpha: found {alpha!r}, expected a value between 0 and 1")
 
 
 def _first_k0(frequencies: np.ndarray, n: int) -> int:

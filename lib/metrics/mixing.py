@@ -1,5 +1,6 @@
 """How well samples of different sources (or batches, or labels) mix among their nearest neighbours."""
 
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -63,8 +64,8 @@ def lisi(Z, labels, k: int = 20, weights: str = "uniform", perplexity: float = 3
         _, neighbours = nearest_neighbours(Z, k)
         probability = np.full(neighbours.shape, 1 / neighbours.shape[1])
     elif weights == "gaussian":
-        if not 1 < perplexity <= len(Z) / 3:
-            raise ValueError(f"perplexity: found {perplexity} for {len(Z)} samples, expected 1 to a third of them")
+        if not (isinstance(perplexity, Real) and 1 < perplexity <= len(Z) / 3):
+            raise ValueError(f"perplexity: found {perplexity!r} for {len(Z)} samples, expected 1 to a third of them")
         distances, neighbours = nearest_neighbours(Z, int(3 * perplexity) - 1)
         probability = _perplexity_weights(distances, perplexity)
     else:

@@ -2,6 +2,7 @@
 
 import math
 from itertools import combinations
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -27,8 +28,8 @@ def pvca(X, factors: pd.DataFrame, threshold: float = 0.6, interactions: bool = 
     group the samples alike (their variances cannot be told apart), and a sample without variance.
     """
     X = as_matrix(X, "X", min_samples=3)
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold: found {threshold}, expected more than 0 and at most 1")
+    if not (isinstance(threshold, Real) and 0 < threshold <= 1):
+        raise ValueError(f"threshold: found {threshold!r}, expected more than 0 and at most 1")
     terms = _random_terms(factors, len(X), interactions)
     eigenvalues, components = _sample_components(X, threshold)
     cells = _Cells.of(np.stack(list(terms.values()), axis=1))

@@ -46,7 +46,8 @@ def over_repeats(values, bounds: tuple[float, float] | None = None, n: float = M
     low, high = on_line.mean() - width, on_line.mean() + width
     if bounds is not None:
         low, high = from_line([low, high], bounds)
-    return SeedsEstimate(float(values.mean()), float(low), float(high), seeds, seeds)
+    value = float(values.mean())  # at a bound, where `to_line` moves values off it, the interval still holds it
+    return SeedsEstimate(value, min(float(low), value), max(float(high), value), seeds, seeds)
 
 
 def verdict(low: float, high: float, seeds: int) -> str:

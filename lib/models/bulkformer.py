@@ -94,6 +94,10 @@ def _sizes(path: Path, tensors: dict[str, Tensor], known: dict) -> dict[str, int
         raise ValueError(f"{path}: found {shown} …, expected gene_emb_onehot_layer.weight (genes × width)")
     layers = {int(m[1]) for n in tensors if (m := re.match(rf"{BLOCK}\.f\.(\d+)\.net\.", n))}
     genes, width = table.shape
+    published = [member["layers"] for member in known["family"].values() if member["width"] == width]
+    if published and len(layers) not in published:
+        expected = " or ".join(map(str, published))
+        raise ValueError(f"{path}: found {len(layers)} of the layers at width {width}, expected {expected}")
     head = width // heads
     return {
         "genes": genes,
@@ -110,7 +114,11 @@ def _sizes(path: Path, tensors: dict[str, Tensor], known: dict) -> dict[str, int
 def _genes(path: Path, n: int) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: found no such file, expected BulkFormer's genes in their order")
-    table = pd.read_csv(path, dtype=str)
+    try:
+        table = pd.read_csv(path, dtype=str)
+    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: found no readable table ({reason}), expected BulkFormer's genes") from None
     columns = ["gene_symbol", "ensg_id"]
     if not set(columns) <= set(table):
         raise ValueError(f"{path}: found columns {', '.join(table.columns)}, expected {' and '.join(columns)}")

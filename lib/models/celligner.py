@@ -9,6 +9,7 @@ formed.
 """
 
 import warnings
+from numbers import Integral, Real
 
 import igraph
 import leidenalg
@@ -64,8 +65,11 @@ class Celligner:
         Sets `tumour_clusters_`, `line_clusters_`, `tumour_de_`, `line_de_` (as `cluster_de`), `genes_`
         (indices of the union of the top genes), `components_` (genes × n), `eigenvalues_`, `pairs_` (as
         `mnn_pairs`).
-        Raises ValueError on values that are not finite, differing genes, or a data set in a single cluster.
+        Raises ValueError on values that are not finite, differing genes, a data set in a single cluster, or settings
+        out of range.
         """
+        _check_counts(n_genes=self.n_genes)
+        _check_mnn(self.k1, self.k2, self.ndist, self.fk)
         tumours, lines = _matching_matrices(tumours=tumours, lines=lines)
         tumour_means, line_means = _gene_means(tumours), _gene_means(lines)
         tumours, lines = tumours - tumour_means, lines - line_means
@@ -130,6 +134,7 @@ def cluster(X, n_pcs=70, n_neighbours=20, resolution=5.0, seed=0):
     a warning. The same seed gives the same clusters. Raises ValueError where all genes are constant.
     """
     X = _matrix(X, "X")
+    _check_counts(n_pcs=n_pcs, n_neighbours=n_neighbours)
     n_pcs = _at_most(n_pcs, min(X.shape) - 1, "n_pcs", X.shape)
     n_neighbours = _at_most(n_neighbours, max(2, len(X) // 3), "n_neighbours", X.shape)
     if not np.ptp(X, axis=0).any():
@@ -233,8 +238,8 @@ def contrastive_components(tumours, tumour_clusters, lines, line_clusters, n=4, 
     """
     tumours, lines = _matching_matrices(tumours=tumours, lines=lines)
     n_genes = tumours.shape[1]
-    if not 1 <= n < n_genes:
-        raise ValueError(f"n: found {n} components for {n_genes} genes, expected 1 to {n_genes - 1}")
+    if not (isinstance(n, Integral) and 1 <= n < n_genes):
+        raise ValueError(f"n: found {n!r} components for {n_genes} genes, expected 1 to {n_genes - 1}")
     if order not in ("abs", "signed"):
         raise ValueError(f"order: found {order!r}, expected 'abs' or 'signed'")
     tumours = _scaled_residuals(tumours, _cluster_codes(tumour_clusters, len(tumours), "tumour_clusters"))
@@ -294,11 +299,21 @@ def mnn_correct(reference, target, genes, k1=5, k2=50, ndist=3, fk=5):
     """
     reference, target = _matching_matrices(reference=reference, target=target)
     genes = _gene_indices(genes, reference.shape[1])
-    for name, value in {"k1": k1, "k2": k2, "ndist": ndist, "fk": fk}.items():
-        if value <= 0:
-            raise ValueError(f"{name}: found {value}, expected a positive number")
+    _check_mnn(k1, k2, ndist, fk)
     pairs = mnn_pairs(reference[:, genes], target[:, genes], k1, k2)
     return _correct(reference, target, genes, pairs, ndist, fk)
+
+
+def _check_mnn(k1, k2, ndist, fk):
+    _check_counts(k1=k1, k2=k2, fk=fk)
+    if not (isinstance(ndist, Real) and ndist > 0):
+        raise ValueError(f"ndist: found {ndist!r}, expected a positive number")
+
+
+def _check_counts(**counts):
+    for name, value in counts.items():
+        if not (isinstance(value, Integral) and value >= 1):
+            raise ValueError(f"{name}: found {value!r}, expected a positive integer")
 
 
 def mnn_pairs(reference, target, k1=5, k2=50):

@@ -172,6 +172,8 @@ def _weights_file(path: Path) -> Path:
     if len(found) > 1:
         names = ", ".join(checkpoint.weights.name for checkpoint in found)
         raise ValueError(f"checkpoint_dir: found {names} in {path}, expected the path of one of them")
+    if found[0].problem:
+        raise ValueError(f"{path}: found {found[0].problem}, expected BulkFormer of December 2025")
     return found[0].weights
 
 

@@ -142,7 +142,11 @@ def _is_tumour(adata):
 
 
 def _purity(adata, needed):
-    purity = _column(adata, "purity").to_numpy(dtype=np.float64, na_value=np.nan)
+    purity = _column(adata, "purity")
+    try:
+        purity = purity.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise ValueError("adata.obs['purity']: found text, expected fractions from 0 to 1") from None
     missing = np.isnan(purity[needed]).sum()
     if missing:
         raise ValueError(f"adata.obs['purity']: missing for {missing} of {needed.sum()} tumours, expected a value each")

@@ -158,7 +158,7 @@ def state_dict(path: Path, content: object) -> dict[str, Tensor]:
     """A file's content as tensors by name; ValueError for anything else."""
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path}: found {type(content).__name__}, expected weights by name")
-    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    others = [str(name) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if others:
         raise ValueError(f"{path}: found {', '.join(others[:SHOWN])}, which are no weights, expected tensors only")
     return dict(content)
