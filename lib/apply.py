@@ -20,7 +20,7 @@ from lib.models.rnalign import RNAlign
 from lib.models.tissue_vae import TissueVAE
 from lib.neighbours import most_similar, nearest_lines
 from lib.own_cohort import on_model_genes
-from lib.purity import PurityEstimator
+from lib.purity import PurityEstimator, error_in_words
 from lib.transfer import NEIGHBOURS, harmonise, nearest, reference_quantiles, vote
 from lib.uncertainty import aligned_draws, staying
 
@@ -205,9 +205,7 @@ class Aligner:
         unknown = int(labels["purity"].isna().sum())
         if not unknown or self.purity_estimator is None:
             return ""
-        error = self.purity_estimator.cv_.loc["ridge on ranks"]
-        said = f"purity of {unknown:,} samples estimated (mean absolute error on the training data "
-        return said + f"{error['mae']:.2f}, {error['mae_low']:.2f} to {error['mae_high']:.2f})"
+        return f"purity of {unknown:,} samples estimated; {error_in_words(self.purity_estimator)}"
 
     def _scaled(self, chunk: ad.AnnData) -> np.ndarray:
         """z-scores by the training part, samples × the model's genes; 0 for those that the file lacks."""

@@ -33,6 +33,10 @@ COMMANDS = {
     "embed": ("latent code of every sample", "tumours.csv --out codes.csv"),
     "impute": ("fill in the model's genes that the file lacks", "panel.csv --min-overlap 0.2 --out filled.csv"),
     "reconstruct": ("every sample as the tissue VAE rebuilds it", "tumours.csv --out rebuilt.h5ad"),
+    "purity": (
+        "share of cancer cells in every tumour, by a model on ranks of its genes, or by PUREE's web service",
+        "tumours.csv --out purity.csv\ntumours.csv --puree --out purity.csv   (says what it would send, and asks)",
+    ),
 }
 UNITS = ("counts", "TPM", "log2(TPM+1)", "log2(TPM+0.001)", "log2")
 
@@ -63,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
             )  # fmt: skip
         if name == "align":
             _add_labels(command)
+        if name == "purity":
+            command.add_argument("--puree", action="store_true", help="ask PUREE's web service: uploads expression")
         if name == "impute":
             command.add_argument(
                 "--hide", metavar="GENES", default="", help="also impute these (A,B,…) as if not measured"
@@ -287,6 +293,43 @@ def align(args: argparse.Namespace) -> None:
     aligned.X = aligner.in_log2(aligned.X)
     tables = {name: table.assign(note=trained.note) for name, table in tables.items()}
     write_aligned(aligned, tables, args, trained, samples)
+
+
+def purity(args: argparse.Namespace) -> None:
+    import anndata as ad
+
+    from lib import curation
+    from lib import purity as estimators
+    from lib.models.rnalign import RNAlign
+
+    trained = Trained(args.profile, args.model)
+    model = RNAlign.load(trained.folder / "models" / "rnalign")
+    with Samples(args, trained, model.genes_) as samples:
+        if args.puree:
+            _ask_to_send(estimators.puree_upload(len(samples.names), len(samples.opened.genes), estimators.PUREE))
+            parts = samples.opened.chunks(CHUNK)  # all genes: it ranks them
+        else:
+            say("  fitting the estimator, up to a minute")
+            known = curation.load(trained.folder / "alignment.h5ad")[:, samples.genes].to_memory()
+            estimator = estimators.PurityEstimator(seed=model.seed).fit(known)
+            say(f"  {estimators.error_in_words(estimator)}")
+            parts = samples.chunks()
+        tumours = ad.concat(list(parts))
+        tumours.obs = tumours.obs[[]].assign(sample_type="tumour")
+    if args.puree:
+        values = estimators.from_puree(tumours, consent=True, url=estimators.PUREE)
+    else:
+        values = estimator.predict(tumours)
+    table = values.rename("purity").rename_axis("sample").reset_index().assign(note=trained.note)
+    write_table(table, args, trained, samples)
+
+
+def _ask_to_send(what: str) -> None:
+    """Ask the user, on the terminal, whether this may leave the machine. ValueError for anything but yes."""
+    say(f"  this sends {what}. Send it? (yes or no)")
+    answer = sys.stdin.readline().strip()
+    if answer.lower() != "yes":
+        raise ValueError(f"--puree: found the answer {answer!r}, expected yes; nothing was sent")
 
 
 def embed(args: argparse.Namespace) -> None:

@@ -1,7 +1,8 @@
 """Tumour purity: a column of the data, PUREE's web service, or a linear model of our own on expression ranks.
 
 Purity is the share of cancer cells in a sample, 0 to 1; a cell line has 1. Everything here returns one value per
-sample as a Series. Only `from_puree` sends anything anywhere, and only with `consent=True`.
+sample as a Series. Only `from_puree` sends anything anywhere, and only with `consent=True` (`python -m lib purity
+--puree` says what it would send, and asks).
 """
 
 from __future__ import annotations
@@ -218,6 +219,12 @@ def cross_validated(
     return fitted, reasons
 
 
+def error_in_words(estimator: PurityEstimator) -> str:
+    """How well a fitted estimator does on samples that it did not see."""
+    error = estimator.cv_.loc["ridge on ranks"]
+    return f"cross-validated mean absolute error {error['mae']:.2f} ({error['mae_low']:.2f} to {error['mae_high']:.2f})"
+
+
 def _resampled(measure, predicted: np.ndarray, truth: np.ndarray):
     """`measure` of the samples at given positions, in the form that `interval` resamples."""
 
@@ -291,16 +298,15 @@ def from_puree(
     500 tumours, asked for every `poll` seconds. Purities are clipped to 0 to 1.
     ValueError for bad input; OSError (TimeoutError when `wait` is over), naming the host, when the service fails.
     """
-    host = _host(url)
+    _host(url)
     _refuse_z_scores(adata)
     tumour = _is_tumour(adata.obs)
     purity = pd.Series(1.0, adata.obs_names, name="purity")
     if not tumour.any():
         return purity
-    what = f"the expression of {tumour.sum():,} tumours × {adata.n_vars:,} genes (gene names, samples without names)"
     if consent is not True:
-        raise ValueError(f"consent: found {consent!r}; this would send {what} to {host}; expected consent=True")
-    print(f"PUREE: sending {what} to {host}")
+        would = puree_upload(int(tumour.sum()), adata.n_vars, url)
+        raise ValueError(f"consent: found {consent!r}; this would send {would}; expected consent=True")
     positions = np.flatnonzero(tumour)
     with _session(backoff=poll / 10) as session:
         for start in range(0, len(positions), PUREE_BATCH):
@@ -308,6 +314,13 @@ def from_puree(
             job = _submit(session, url, timeout, adata[batch])
             purity.iloc[batch] = _await_result(session, url, timeout, job, len(batch), time.monotonic() + wait, poll)
     return purity
+
+
+def puree_upload(tumours: int, genes: int, url: str = PUREE) -> str:
+    """What `from_puree` sends, and to whom, in words."""
+    return (
+        f"the expression of {tumours:,} tumours × {genes:,} genes (gene names, samples without names) to {_host(url)}"
+    )
 
 
 def _host(url: str) -> str:

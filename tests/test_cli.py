@@ -14,9 +14,11 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from puree_server import Puree
 from scipy import sparse
 
 from lib import cli, config, curation, model_card, own_file
+from lib import purity as estimators
 from lib.models.rnalign import RNAlign
 from lib.models.tissue_vae import TissueVAE
 from lib.own_cohort import score_cohort
@@ -208,6 +210,22 @@ def test_embed_and_reconstruct_give_a_row_per_sample(run, tpm, tmp_path):
     assert run("reconstruct", tpm, "--out", tmp_path / "r.h5ad").code == 0
     rebuilt = ad.read_h5ad(tmp_path / "r.h5ad")
     assert np.corrcoef(rebuilt.X.ravel(), np.log2(tpm + 1).to_numpy().ravel())[0, 1] > 0.5
+
+
+def test_purity_is_estimated_here_or_asked_of_puree_once_the_user_says_yes(run, tpm, monkeypatch):
+    done = run("purity", tpm)
+    here = pd.read_csv(io.StringIO(done.out), index_col=0)["purity"]
+    assert done.code == 0 and here.between(0, 1).all() and "cross-validated mean absolute error" in done.err
+    with Puree(pending=0) as server:
+        monkeypatch.setattr(estimators, "PUREE", server.url)
+        monkeypatch.setattr(sys, "stdin", io.StringIO("no\n"))
+        refused = run("purity", tpm, "--puree")
+        assert refused.code == 2 and "nothing was sent" in refused.err and not server.requests and not refused.out
+        assert "10 tumours × 60 genes (gene names, samples without names) to 127.0.0.1. Send it?" in refused.err
+        monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
+        there = pd.read_csv(io.StringIO(run("purity", tpm, "--puree").out), index_col=0)["purity"]
+    assert list(there.index) == list(tpm.index) and len(server.uploads) == 1
+    assert np.allclose(there, np.clip(np.log2(tpm["GA0"] + 1) / 100, 0, 1), rtol=1e-3)
 
 
 def test_a_bar_over_a_thousand_samples_only(run, tpm):

@@ -1,15 +1,12 @@
 """Purity: recovered from generated mixtures and on real tumours, and PUREE's service played by a loopback server."""
 
-import http.server
-import json
-import re
-import threading
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from puree_server import Puree
 
 from lib import purity
 from lib.purity import PurityEstimator, from_column, from_puree, rank_percentiles
@@ -179,63 +176,6 @@ def test_bad_input(mixtures):
 # --- PUREE ---------------------------------------------------------------------------------------------------
 
 
-class Puree(http.server.ThreadingHTTPServer):
-    """Takes uploads as the service does and answers with purity = first gene ÷ 100, after `pending` polls."""
-
-    def __init__(self, **behaviour):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.behaviour = {"pending": 1, "busy": 0} | behaviour
-        self.requests, self.uploads = [], []
-        self.url = f"http://127.0.0.1:{self.server_port}/server"
-
-    def __enter__(self):
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.shutdown()
-        self.server_close()
-
-    def upload(self, body: str) -> dict:
-        self.uploads.append(body)
-        return {"id": str(len(self.uploads)), "success": self.behaviour.get("accepts", True)}
-
-    def result(self, job: int) -> str | dict:
-        if self.behaviour["pending"] > 0:
-            self.behaviour["pending"] -= 1
-            return {"success": "False", "error": self.behaviour.get("state", "File is not ready")}
-        rows = re.findall(r"^(Sample_\d+)\t([\d.]+)", self.uploads[job - 1], re.MULTILINE)
-        answer = [f"{name}\t{float(value) / 100}" for name, value in rows]
-        return self.behaviour.get("answer") or "\n".join(["\tpurity", *answer[::-1], ""])
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        self.server.requests.append(("POST", self.path))
-        if elsewhere := self.server.behaviour.get("redirect"):
-            return self._answer("", 307, Location=elsewhere)
-        return self._answer(self.server.upload(body))
-
-    def do_GET(self):
-        self.server.requests.append(("GET", self.path))
-        if self.server.behaviour["busy"] > 0:
-            self.server.behaviour["busy"] -= 1
-            return self._answer("busy", 503)
-        return self._answer(self.server.result(int(self.path.split("id=")[1])))
-
-    def _answer(self, content, status=200, **headers):
-        text = json.dumps(content) if isinstance(content, dict) else content
-        self.send_response(status)
-        for name, value in ({"Content-Length": str(len(text.encode()))} | headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def cohort() -> ad.AnnData:
     X = np.random.default_rng(0).uniform(1, 99, (7, 20)).round(2)
@@ -256,7 +196,7 @@ def test_nothing_is_sent_without_consent(cohort):
         assert server.requests == []
 
 
-def test_puree(cohort, monkeypatch, capsys):
+def test_puree(cohort, monkeypatch):
     monkeypatch.setattr(purity, "PUREE_BATCH", 3)
     with Puree(pending=2, busy=2) as server:
         result = ask(cohort, server)
@@ -266,7 +206,6 @@ def test_puree(cohort, monkeypatch, capsys):
     assert [method for method, _ in server.requests].count("POST") == 2
     assert all("patient" not in body and "lung" not in body for body in server.uploads)
     assert all("HGNC" in body and "PUREE_genes" in body and "GENE19" in body for body in server.uploads)
-    assert "sending the expression of 5 tumours × 20 genes" in capsys.readouterr().out
 
 
 def test_only_lines_need_no_service(cohort):
