@@ -55,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
         lines = [f"  python -m lib {name} {line}" for line in examples.splitlines()]
         formats = "FILE: CSV, TSV, GCT (.gz too), H5 or h5ad; samples in rows or in columns. Not for diagnosis."
         command = commands.add_parser(
-            name, help=what, description=f"{what[0].upper()}{what[1:]}.", epilog="\n".join([formats, "", "examples:", *lines]),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            name, help=what, description=f"{what[0].upper()}{what[1:]}.",
+            epilog="\n".join([formats, "", "examples:", *lines]), formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         _add_common(command)
         if name == "classify":

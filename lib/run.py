@@ -110,14 +110,26 @@ def _absolute(profile: str) -> str:
     return str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile
 
 
-def _plan(args: argparse.Namespace, run: config.Profile, targets: list[str]) -> Counter:
-    """Steps that are out of date and needed for the targets, and for how many seeds."""
+def _plan(args: argparse.Namespace, run: config.Profile, targets: list[str]) -> tuple[Counter, list[str]]:
+    """Steps that are out of date and needed for the targets, and for how many seeds; the targets to ask for.
+
+    Among these are files that a step on the way declares and has not made: where one is new to a notebook, Snakemake
+    knows nothing of it and would take the notebook as it was before for up to date.
+    """
+    rows = _summary(args, run, targets)
+    if new := [row["output_file"] for row in rows if row["status"] == "missing" and row["plan"] == "no update"]:
+        targets = targets + new
+        rows = _summary(args, run, targets)
+    stale = {row["rule"] for row in rows if row["plan"] != "no update"}
+    return Counter(rule.rpartition("_")[0] for rule in stale), targets
+
+
+def _summary(args: argparse.Namespace, run: config.Profile, targets: list[str]) -> list[dict[str, str]]:
+    """Snakemake's state of every file on the way to the targets."""
     done = _snakemake(args, run, targets, "--summary", capture_output=True, text=True)
     if done.returncode:
         raise RunError(f"snakemake could not plan the run: {' '.join(done.stderr.split()[-60:])}")
-    rows = csv.DictReader(done.stdout.splitlines(), delimiter="\t")
-    stale = {row["rule"] for row in rows if row["plan"] != "no update"}
-    return Counter(rule.rpartition("_")[0] for rule in stale)
+    return list(csv.DictReader(done.stdout.splitlines(), delimiter="\t"))
 
 
 def _target(run: config.Profile, figure_id: str) -> str:
@@ -126,7 +138,7 @@ def _target(run: config.Profile, figure_id: str) -> str:
 
 def list_figures(args: argparse.Namespace, run: config.Profile) -> int:
     """Print every figure and table with its paper, notebook and state."""
-    stale = _plan(args, run, [_target(run, i) for i in notebooks.catalogue()])
+    stale, _ = _plan(args, run, [_target(run, i) for i in notebooks.catalogue()])
     print(f"{'id':<24}{'paper':<12}{'notebook':<22}state ({run.name})")
     for figure_id, name in notebooks.catalogue().items():
         path = notebooks.output_path(run, figure_id)
@@ -148,7 +160,7 @@ def _costs(run: config.Profile) -> dict[str, config.Estimate]:
 
 def dry_run(args: argparse.Namespace, run: config.Profile, chosen: list[str]) -> int:
     """Print the steps that would run and what they are estimated to cost."""
-    stale = _plan(args, run, [_target(run, i) for i in chosen])
+    stale, _ = _plan(args, run, [_target(run, i) for i in chosen])
     if not stale:
         print("everything is up to date")
         return 0
@@ -181,7 +193,7 @@ def build(args: argparse.Namespace, run: config.Profile, chosen: list[str]) -> i
     began = time.time()
     targets = [_target(run, i) for i in chosen]
     with _only_run(run):
-        stale = _plan(args, run, targets)
+        stale, targets = _plan(args, run, targets)
         still_stale: Counter = Counter()
         if not stale:
             print("everything is up to date")
@@ -189,7 +201,7 @@ def build(args: argparse.Namespace, run: config.Profile, chosen: list[str]) -> i
             print(f"profile {run.name} ({run.title}); to run: {', '.join(sorted(stale))}", flush=True)
             done = _snakemake(args, run, targets, "--quiet", "all")
             if done.returncode:
-                still_stale = _plan(args, run, targets)
+                still_stale, _ = _plan(args, run, targets)
         there = any((config.ROOT / target).is_file() for target in targets)
         page = _page(args, run, written_anew=bool(stale)) if there else None
     status = _closing_table(run, chosen, began, still_stale)
@@ -227,7 +239,7 @@ def publish(arguments: list[str]) -> int:
     args = _parser().parse_args([*arguments, "--profile", "demo"])
     run = config.load("demo")
     with _only_run(run):
-        if stale := _plan(args, run, [_target(run, i) for i in notebooks.catalogue()]):
+        if stale := _plan(args, run, [_target(run, i) for i in notebooks.catalogue()])[0]:
             raise RunError(f"publish: found {', '.join(sorted(stale))} out of date, expected the whole demo built")
         print("\n".join(shown.publish(run)))
     return 0

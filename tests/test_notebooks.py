@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lib import config, notebooks
+from lib import config, notebooks, run
 
 NAMES = notebooks.names()
 SKELETON = ["notebooks", "lib", "profiles", "data", "pyproject.toml", "run_all.sh"]
@@ -101,6 +101,18 @@ def test_second_run_has_nothing_to_do(smoke, run_smoke):
     done = run_smoke(config.ROOT)
     assert done.returncode == 0
     assert "everything is up to date" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_table_that_is_new_to_a_notebook_on_the_way_makes_it_out_of_date(smoke, tmp_path):
+    table = smoke.figures / "tables" / "b-table-sources.csv"
+    shutil.move(table, tmp_path)
+    try:
+        arguments = run._parser().parse_args(["--profile", "smoke"])
+        stale, targets = run._plan(arguments, smoke, [run._target(smoke, "b-fig1a")])
+    finally:
+        shutil.move(tmp_path / table.name, table)
+    assert stale["01_curation"] == 1 and os.path.relpath(table, config.ROOT) in targets
 
 
 @pytest.mark.slow
