@@ -153,7 +153,7 @@ def test_nothing_is_written_where_something_is_missing(run):
 
 
 def test_a_demo_that_is_out_of_date_is_not_published(run, monkeypatch):
-    monkeypatch.setattr(run_all, "_plan", lambda *rest: Counter({"01_t": 1}))
+    monkeypatch.setattr(run_all, "_plan", lambda *rest: (Counter({"01_t": 1}), []))
     with pytest.raises(run_all.RunError, match="found 01_t out of date, expected the whole demo built"):
         run_all.publish([])
     assert not notebooks.read("01_t").cells[2].outputs
