@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lib import config, notebooks
 
+WALKTHROUGH = "smoke"  # the profile of 00_walkthrough
 SNAKEFILE = "notebooks/Snakefile"
 USAGE = """./run_all.sh [OPTIONS] [ID ...]
        every figure and table, or just these (a-fig2c, b-table2, or a group: a-fig2) and what they need
@@ -285,7 +286,12 @@ def make_archives(run: config.Profile) -> None:
 
 
 def lab(arguments: list[str]) -> int:
-    """JupyterLab on notebooks/, on the loopback address, with the arguments given; it asks the net nothing."""
+    """JupyterLab on notebooks/, on the loopback address, with the arguments given; it asks the net nothing.
+
+    The walkthrough's tiny data are made first where no build has: it is the notebook that people open first.
+    """
+    if not (config.load(WALKTHROUGH).processed / "alignment.h5ad").is_file():
+        main(["--profile", WALKTHROUGH, "b-table1"])
     root = ["--allow-root"] if os.geteuid() == 0 else []
     silent = ["check_for_updates_class=jupyterlab.NeverCheckForUpdate", "news_url=None", "extension_manager=readonly"]
     options = ["--ip=127.0.0.1", *root, *(f"--LabApp.{setting}" for setting in silent)]
