@@ -67,8 +67,8 @@ def tissue_in_words(table: pd.DataFrame) -> str:
     best = "; ".join(f"{method} {ranked[method]:.3f} ({_points(gains[method])})" for method in ranked.index[:BEST])
     return (
         f"Balanced accuracy and weighted F1, n = {first['n']:,}, {first['classes']} tissues{seeds}: tissue VAE "
-        f"{score.value:.3f} ({score.low:.3f} to {min(score.high, 1):.3f}) and {own['weighted_f1'].mean():.3f}. Of {len(gains)} "
-        f"other methods it is better than {better}, worse than {worse} and not distinguishable from "
+        f"{score.value:.3f} ({score.low:.3f} to {min(score.high, 1):.3f}) and {own['weighted_f1'].mean():.3f}. Of "
+        f"{len(gains)} other methods it is better than {better}, worse than {worse} and not distinguishable from "
         f"{len(gains) - better - worse}. The best of them, and the VAE's difference in points: {best}."
     )
 
