@@ -296,32 +296,43 @@ def align(args: argparse.Namespace) -> None:
 
 
 def purity(args: argparse.Namespace) -> None:
-    import anndata as ad
-
-    from lib import curation
-    from lib import purity as estimators
     from lib.models.rnalign import RNAlign
 
     trained = Trained(args.profile, args.model)
     model = RNAlign.load(trained.folder / "models" / "rnalign")
     with Samples(args, trained, model.genes_) as samples:
-        if args.puree:
-            _ask_to_send(estimators.puree_upload(len(samples.names), len(samples.opened.genes), estimators.PUREE))
-            parts = samples.opened.chunks(CHUNK)  # all genes: it ranks them
-        else:
-            say("  fitting the estimator, up to a minute")
-            known = curation.load(trained.folder / "alignment.h5ad")[:, samples.genes].to_memory()
-            estimator = estimators.PurityEstimator(seed=model.seed).fit(known)
-            say(f"  {estimators.error_in_words(estimator)}")
-            parts = samples.chunks()
-        tumours = ad.concat(list(parts))
-        tumours.obs = tumours.obs[[]].assign(sample_type="tumour")
-    if args.puree:
-        values = estimators.from_puree(tumours, consent=True, url=estimators.PUREE)
-    else:
-        values = estimator.predict(tumours)
+        values = _by_puree(samples) if args.puree else _by_ranks(samples, trained, model.seed)
     table = values.rename("purity").rename_axis("sample").reset_index().assign(note=trained.note)
     write_table(table, args, trained, samples)
+
+
+def _by_puree(samples: Samples):
+    """Purities by PUREE's web service, of all genes in the file (it ranks them), once the user agrees."""
+    from lib import purity as estimators
+
+    _ask_to_send(estimators.puree_upload(len(samples.names), len(samples.opened.genes), estimators.PUREE))
+    return estimators.from_puree(_tumours(samples.opened.chunks(CHUNK)), consent=True, url=estimators.PUREE)
+
+
+def _by_ranks(samples: Samples, trained: Trained, seed: int):
+    """Purities by the estimator, fitted on the compendium's tumours by the genes that the file has."""
+    from lib import curation
+    from lib import purity as estimators
+
+    say("  fitting the estimator, up to a minute")
+    known = curation.load(trained.folder / "alignment.h5ad")[:, samples.genes].to_memory()
+    estimator = estimators.PurityEstimator(seed=seed).fit(known)
+    say(f"  {estimators.error_in_words(estimator)}")
+    return estimator.predict(_tumours(samples.chunks()))
+
+
+def _tumours(chunks: Iterator):
+    """The samples of all chunks, which are tumours for all that is known."""
+    import anndata as ad
+
+    tumours = ad.concat(list(chunks))
+    tumours.obs = tumours.obs[[]].assign(sample_type="tumour")
+    return tumours
 
 
 def _ask_to_send(what: str) -> None:

@@ -82,8 +82,7 @@ def compare(a: Result, b: Result, groups: pd.Series, n_boot: int, seed: int) -> 
         add(metric, [statistic(x) if len(x) else np.nan for x in (of_a, of_b)], change)
 
     def shares(metric, of_a, of_b):
-        means = [tissue_scoring.over(x, np.mean, 2, seed).value for x in (of_a, of_b)]
-        add(metric, means, paired_shares(of_b, of_a, n_boot, seed))
+        add(metric, [pd.Series(x).mean() for x in (of_a, of_b)], paired_shares(of_b, of_a, n_boot, seed))  # skips NaN
 
     for field, what in (("gene_rho", "gene"), ("sample_rho", "sample")):
         title = f"Spearman per {what}, median (difference: median over {what}s)"
